@@ -1,0 +1,236 @@
+//! Where codec meets store, and the only place where they do: every [`ByteStore`] is a [`StorageBackend`].
+
+use std::any::type_name;
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+
+use crate::backend::{
+    Capabilities, CorruptRow, Encoded, Key, LoadSink, Location, StorageBackend, Value, Write,
+};
+use crate::byte_store::{ByteStore, ByteWrite, Format, RowSink, RowVerdict};
+use crate::codec::{ADVICE, Codec, CodecError};
+use crate::error::{PersistentError, Result};
+use crate::panics::contain;
+
+#[async_trait]
+impl<K, V, S> StorageBackend<K, V> for S
+where
+    K: Key,
+    V: Value,
+    S: ByteStore,
+{
+    fn capabilities(&self) -> Capabilities {
+        ByteStore::capabilities(self)
+    }
+
+    fn prepare(&self, key: &K, value: Option<&V>) -> Result<Option<Encoded>> {
+        encode(self, key, value).map(Some)
+    }
+
+    async fn load(&self, sink: &mut dyn LoadSink<K, V>) -> Result<()> {
+        let codec = self.codec();
+        let format = Format {
+            codec: codec.id().to_string(),
+            key: codec.fingerprint::<K>(),
+            value: codec.fingerprint::<V>(),
+        };
+        let mut rows = Decoder {
+            codec,
+            location: self.location(),
+            sink,
+        };
+        ByteStore::load(self, &format, &mut rows).await
+    }
+
+    async fn load_all(&self) -> Result<HashMap<K, V>> {
+        let mut entries = HashMap::new();
+        StorageBackend::load(self, &mut Strict(&mut entries)).await?;
+        Ok(entries)
+    }
+
+    async fn save(&self, key: K, value: V) -> Result<()> {
+        let write = Write::insert(key, value).prepared_by(self)?;
+        StorageBackend::apply(self, std::slice::from_ref(&write)).await
+    }
+
+    async fn delete(&self, key: &K) -> Result<()> {
+        let write = Write::<K, V>::remove(key.clone()).prepared_by(self)?;
+        StorageBackend::apply(self, std::slice::from_ref(&write)).await
+    }
+
+    async fn apply(&self, batch: &[Write<K, V>]) -> Result<()> {
+        // The map prepares each write in its caller's task; a batch made by hand is prepared here.
+        let late = batch
+            .iter()
+            .filter(|write| write.encoded().is_none())
+            .map(|write| encode(self, write.key(), write.value()))
+            .collect::<Result<Vec<Encoded>>>()?;
+        let mut late = late.iter();
+        let bytes: Vec<ByteWrite<'_>> = batch
+            .iter()
+            .filter_map(|write| write.encoded().or_else(|| late.next()))
+            .map(|encoded| ByteWrite {
+                key: &encoded.key,
+                value: encoded.value.as_deref(),
+            })
+            .collect();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        ByteStore::apply(self, &bytes).await
+    }
+
+    async fn clear(&self) -> Result<()> {
+        ByteStore::clear(self).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        ByteStore::flush(self).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        ByteStore::close(self).await
+    }
+}
+
+fn encode<K: Key, V: Value>(store: &impl ByteStore, key: &K, value: Option<&V>) -> Result<Encoded> {
+    let codec = store.codec();
+    let encoded = Encoded {
+        key: encode_key(codec, key)?,
+        value: value
+            .map(|value| encode_checked(codec, value, "value"))
+            .transpose()?
+            .map(|(bytes, _)| bytes),
+    };
+    store.check(
+        encoded.key.len(),
+        encoded.value.as_ref().map_or(0, Vec::len),
+    )?;
+    Ok(encoded)
+}
+
+/// A key must come back as the same key with the same bytes, or its row could not be found again.
+fn encode_key<K: Key>(codec: &impl Codec, key: &K) -> Result<Vec<u8>> {
+    let (bytes, back) = encode_checked(codec, key, "key")?;
+    let problem = if back != *key {
+        "the key that comes back is another one"
+    } else if codec.encode(&back).ok().as_ref() != Some(&bytes) {
+        "the same key gives other bytes each time"
+    } else {
+        return Ok(bytes);
+    };
+    Err(unstorable::<K>(
+        codec,
+        "key",
+        "Equal keys must be written alike: use types with a fixed order (`BTreeSet`, `BTreeMap`) instead of `HashSet` \
+         or `HashMap` in keys, and no `#[serde(skip)]` on what `Eq` compares",
+        CodecError::new(problem),
+    ))
+}
+
+/// The bytes of `item`, and what they decode to.
+fn encode_checked<T: Value>(
+    codec: &impl Codec,
+    item: &T,
+    part: &'static str,
+) -> Result<(Vec<u8>, T)> {
+    let bytes = codec.encode(item).map_err(|source| {
+        unstorable::<T>(
+            codec,
+            part,
+            "The codec has no form for this type or value",
+            source,
+        )
+    })?;
+    let back = codec
+        .decode(&bytes)
+        .map_err(|source| unstorable::<T>(codec, part, ADVICE, source))?;
+    Ok((bytes, back))
+}
+
+fn unstorable<T>(
+    codec: &impl Codec,
+    part: &'static str,
+    advice: &'static str,
+    source: CodecError,
+) -> PersistentError {
+    PersistentError::Unstorable {
+        part,
+        type_name: type_name::<T>(),
+        codec: codec.id(),
+        advice,
+        source,
+    }
+}
+
+/// Decodes rows on their way into the map.
+struct Decoder<'a, K, V, C> {
+    codec: &'a C,
+    location: Location,
+    sink: &'a mut dyn LoadSink<K, V>,
+}
+
+impl<K: Key, V: Value, C: Codec> Decoder<'_, K, V, C> {
+    fn decode(&self, key: &[u8], value: &[u8]) -> Result<(K, V), String> {
+        contain("decoding a stored row", || {
+            let typed_key: K = self
+                .codec
+                .decode(key)
+                .map_err(|error| format!("the key does not decode: {error}"))?;
+            // A second encoding of the same key would be a row that no write ever finds again.
+            if self.codec.encode(&typed_key).ok().as_deref() != Some(key) {
+                return Err("the key is not encoded as this map encodes it".to_string());
+            }
+            let typed_value = self
+                .codec
+                .decode(value)
+                .map_err(|error| format!("the value does not decode: {error}"))?;
+            Ok((typed_key, typed_value))
+        })
+        .unwrap_or_else(|panicked| Err(panicked.to_string()))
+    }
+}
+
+impl<K: Key, V: Value, C: Codec> RowSink for Decoder<'_, K, V, C> {
+    fn expect(&mut self, rows: u64) {
+        self.sink.expect(rows);
+    }
+
+    fn row(&mut self, number: u64, key: &[u8], value: &[u8]) -> Result<RowVerdict> {
+        match self.decode(key, value) {
+            Ok((typed_key, typed_value)) => {
+                self.sink.entry(typed_key, typed_value)?;
+                Ok(RowVerdict::Loaded)
+            }
+            Err(reason) => {
+                self.damaged(number, key, &reason)?;
+                Ok(RowVerdict::SetAside)
+            }
+        }
+    }
+
+    fn damaged(&mut self, number: u64, key: &[u8], reason: &str) -> Result<()> {
+        self.sink
+            .corrupt(CorruptRow::new(self.location.clone(), number, key, reason))
+    }
+}
+
+/// Collects entries for a caller who has not said what to do with bad rows.
+struct Strict<'a, K, V>(&'a mut HashMap<K, V>);
+
+impl<K: Key, V: Value> LoadSink<K, V> for Strict<'_, K, V> {
+    fn expect(&mut self, entries: u64) {
+        self.0
+            .reserve(usize::try_from(entries.min(1 << 20)).unwrap_or(0));
+    }
+
+    fn entry(&mut self, key: K, value: V) -> Result<()> {
+        self.0.insert(key, value);
+        Ok(())
+    }
+
+    fn corrupt(&mut self, row: CorruptRow) -> Result<()> {
+        Err(PersistentError::Corrupt(Box::new(row)))
+    }
+}

@@ -1,0 +1,125 @@
+//! The smaller contract, for stores that keep bytes.
+
+use async_trait::async_trait;
+
+use crate::backend::{Capabilities, Location};
+use crate::codec::Codec;
+use crate::error::Result;
+
+/// A store for bytes. Implement it, and [`StorageBackend<K, V>`](crate::StorageBackend) follows for every key and value
+/// type: encoding, the check that a value can be read back, and the check of the types at open are done for you.
+///
+/// The contract is that of [`StorageBackend`](crate::StorageBackend): one caller at a time, `Ok` means stored, `Err`
+/// means not applied unless marked unknown. On top of it:
+///
+/// - The format (codec and types) that a store was first loaded with is kept with the data and compared at each load.
+/// - Keys are opaque. The store neither decodes nor sorts them by meaning; it may sort by bytes.
+/// - Each row should carry a checksum, so that a flipped byte is reported and not served.
+///
+/// `persistent-map-sqlite` is the reference implementation.
+#[async_trait]
+pub trait ByteStore: Send + Sync + 'static {
+    /// The codec that keys and values are written with.
+    type Codec: Codec;
+
+    /// The codec that keys and values are written with.
+    fn codec(&self) -> &Self::Codec;
+
+    /// File and table, for messages.
+    fn location(&self) -> Location;
+
+    /// What the store can do. Constant for the life of the store.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Refuses an entry that the store cannot take, by its sizes in bytes. Called before the write is queued.
+    ///
+    /// # Errors
+    /// [`TooLarge`](crate::PersistentError::TooLarge).
+    fn check(&self, key_bytes: usize, value_bytes: usize) -> Result<()>;
+
+    /// Compares `format` with what the data was written in (or, in a new store, keeps it), makes durable what was
+    /// recovered, and gives all rows to `rows`.
+    ///
+    /// - A row with a bad checksum: [`RowSink::damaged`].
+    /// - A row that the sink answers with [`RowVerdict::SetAside`]: moved to where it is neither loaded again nor lost,
+    ///   before `load` returns.
+    /// - An error of the sink: stop and return it.
+    ///
+    /// # Errors
+    /// [`Mismatch`](crate::PersistentError::Mismatch) if the format differs (the data is left as it is), what the sink
+    /// says, or the store's own failure.
+    async fn load(&self, format: &Format, rows: &mut dyn RowSink) -> Result<()>;
+
+    /// Applies a batch in order. All of it or nothing, if [`capabilities`](Self::capabilities) says so; otherwise the
+    /// batch has at most one write.
+    ///
+    /// # Errors
+    /// Nothing was applied, unless the error is marked unknown.
+    async fn apply(&self, batch: &[ByteWrite<'_>]) -> Result<()>;
+
+    /// Removes all rows, or none.
+    ///
+    /// # Errors
+    /// Nothing was removed, unless the error is marked unknown.
+    async fn clear(&self) -> Result<()>;
+
+    /// Writes out what is buffered.
+    ///
+    /// # Errors
+    /// Something that was accepted could not be written.
+    async fn flush(&self) -> Result<()>;
+
+    /// Releases files, locks and connections. A second call has nothing to do.
+    ///
+    /// # Errors
+    /// Something could not be released in an orderly way.
+    async fn close(&self) -> Result<()>;
+}
+
+/// What the bytes of a store mean. Kept with the data, compared at each load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Format {
+    /// [`Codec::id`].
+    pub codec: String,
+    /// [`Codec::fingerprint`] of the key type.
+    pub key: String,
+    /// [`Codec::fingerprint`] of the value type.
+    pub value: String,
+}
+
+/// One change of one row: an insert if it has a value, a removal if it has none.
+#[derive(Clone, Copy)]
+pub struct ByteWrite<'a> {
+    /// The key's bytes.
+    pub key: &'a [u8],
+    /// The value's bytes, or `None` for a removal.
+    pub value: Option<&'a [u8]>,
+}
+
+/// Where [`ByteStore::load`] puts the rows it finds.
+pub trait RowSink: Send {
+    /// How many rows will come. May be an estimate, may be left out.
+    fn expect(&mut self, rows: u64);
+
+    /// Takes one undamaged row. `number` counts from 1 in reading order.
+    ///
+    /// # Errors
+    /// The open fails. Pass the error on.
+    fn row(&mut self, number: u64, key: &[u8], value: &[u8]) -> Result<RowVerdict>;
+
+    /// Takes the report of a damaged row. If it answers `Ok`, the row is to be set aside.
+    ///
+    /// # Errors
+    /// The open fails. Pass the error on.
+    fn damaged(&mut self, number: u64, key: &[u8], reason: &str) -> Result<()>;
+}
+
+/// What is to become of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum RowVerdict {
+    /// It is an entry of the map.
+    Loaded,
+    /// It does not decode: to be moved out of the way.
+    SetAside,
+}

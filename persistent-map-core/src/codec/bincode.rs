@@ -1,0 +1,139 @@
+use bincode::config;
+use bincode::error::DecodeError;
+use bincode::serde::{decode_from_slice, encode_to_vec};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Codec, CodecError};
+
+/// Compact binary, fields by position ([bincode 2](https://docs.rs/bincode/2), its `standard` configuration): the
+/// default.
+///
+/// The crate is no longer developed ([RUSTSEC-2025-0141](https://rustsec.org/advisories/RUSTSEC-2025-0141)); it is
+/// complete, its format is frozen, and it is pinned below 3. For types that will change, take
+/// `MessagePack`.
+///
+/// Decoding never claims more memory than about 256 times the size of the input (bincode checks lengths against a
+/// limit, which is chosen here by size). Two shapes escape that limit, so do not use them for files from strangers: a
+/// recursive type (deep nesting overflows the stack) and a collection of zero-sized items (`Vec<()>`, a long loop).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bincode;
+
+impl Codec for Bincode {
+    fn id(&self) -> &'static str {
+        "bincode2"
+    }
+
+    fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Vec<u8>, CodecError> {
+        encode_to_vec(value, config::standard()).map_err(|error| CodecError::new(error.to_string()))
+    }
+
+    fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CodecError> {
+        let (value, consumed) =
+            decode_with_limit(bytes).map_err(|error| CodecError::new(explain(&error)))?;
+        if consumed == bytes.len() {
+            Ok(value)
+        } else {
+            Err(CodecError::new(format!(
+                "{} bytes are left over after the value",
+                bytes.len() - consumed
+            )))
+        }
+    }
+}
+
+/// The limit is a const generic, counted in decoded sizes. The most that one encoded byte can stand for is a `u128` of
+/// 16 bytes, so the smallest class of at least 16 times the input never refuses what `encode` wrote.
+fn decode_with_limit<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), DecodeError> {
+    const KIB: usize = 1 << 10;
+    match bytes.len().saturating_mul(16) {
+        0..=0x1000 => decode_from_slice(bytes, config::standard().with_limit::<{ 4 * KIB }>()),
+        0x1001..=0x1_0000 => {
+            decode_from_slice(bytes, config::standard().with_limit::<{ 64 * KIB }>())
+        }
+        0x1_0001..=0x10_0000 => {
+            decode_from_slice(bytes, config::standard().with_limit::<{ 1024 * KIB }>())
+        }
+        0x10_0001..=0x100_0000 => decode_from_slice(
+            bytes,
+            config::standard().with_limit::<{ 16 * 1024 * KIB }>(),
+        ),
+        0x100_0001..=0x1000_0000 => decode_from_slice(
+            bytes,
+            config::standard().with_limit::<{ 256 * 1024 * KIB }>(),
+        ),
+        _ => decode_from_slice(
+            bytes,
+            config::standard().with_limit::<{ isize::MAX as usize }>(),
+        ),
+    }
+}
+
+/// bincode prints its errors as Rust structs; the ones people meet get words.
+fn explain(error: &DecodeError) -> String {
+    match error {
+        DecodeError::UnexpectedEnd { .. } => "the bytes end before the value does".into(),
+        DecodeError::LimitExceeded => "a length in the bytes is larger than the bytes allow".into(),
+        DecodeError::OtherString(message) => message.clone(),
+        DecodeError::Serde(_) => {
+            "the type asks which field or variant comes next, and the bytes do not say".into()
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_length_is_an_error_and_not_an_abort() {
+        for claimed in [1u64 << 40, u64::MAX] {
+            let mut bytes = Bincode.encode(&claimed).unwrap();
+            bytes.resize(12, 0);
+            assert!(Bincode.decode::<String>(&bytes).is_err());
+            assert!(Bincode.decode::<Vec<u64>>(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn trailing_bytes_are_an_error() {
+        let mut bytes = Bincode.encode("abc").unwrap();
+        bytes.push(0);
+        let error = Bincode.decode::<String>(&bytes).unwrap_err();
+        assert_eq!(error.to_string(), "1 bytes are left over after the value");
+    }
+
+    #[test]
+    fn the_limit_never_refuses_what_was_encoded() {
+        for n in [
+            0,
+            1,
+            10,
+            16,
+            17,
+            255,
+            256,
+            257,
+            4096,
+            65_535,
+            65_536,
+            1 << 20,
+        ] {
+            let densest = vec![1u128; n];
+            let bytes = Bincode.encode(&densest).unwrap();
+            assert_eq!(
+                Bincode.decode::<Vec<u128>>(&bytes).unwrap(),
+                densest,
+                "{n} items"
+            );
+        }
+    }
+
+    #[test]
+    fn a_large_text_comes_back() {
+        let text = "x".repeat(17 << 20);
+        let bytes = Bincode.encode(&text).unwrap();
+        assert!(Bincode.decode::<String>(&bytes).unwrap() == text);
+    }
+}

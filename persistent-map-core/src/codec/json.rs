@@ -1,0 +1,30 @@
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Codec, CodecError, shape};
+
+/// JSON text ([serde_json](https://docs.rs/serde_json)): for files that people look into with other tools. Feature
+/// `json`.
+///
+/// The largest and slowest of the codecs. Map keys inside a value must be strings or numbers; `NaN` and infinities
+/// become `null` and are therefore refused for plain floats at `insert`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Json;
+
+impl Codec for Json {
+    fn id(&self) -> &'static str {
+        "json"
+    }
+
+    fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Vec<u8>, CodecError> {
+        serde_json::to_vec(value).map_err(|error| CodecError::new(error.to_string()))
+    }
+
+    fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CodecError> {
+        serde_json::from_slice(bytes).map_err(|error| CodecError::new(error.to_string()))
+    }
+
+    fn fingerprint<T: DeserializeOwned>(&self) -> String {
+        shape::broad::<T>()
+    }
+}

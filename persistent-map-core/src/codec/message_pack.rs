@@ -1,0 +1,41 @@
+use rmp_serde::Deserializer;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Codec, CodecError, shape};
+
+/// Binary with field names ([MessagePack](https://msgpack.org), by [rmp-serde](https://docs.rs/rmp-serde)): for types
+/// that will grow. Feature `message_pack`.
+///
+/// A field added with `#[serde(default)]` reads old entries; a field taken away is skipped. All serde attributes work.
+/// One flaw to know: in an `Option<Option<T>>`, `Some(None)` comes back as `None`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MessagePack;
+
+impl Codec for MessagePack {
+    fn id(&self) -> &'static str {
+        "messagepack-named"
+    }
+
+    fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Vec<u8>, CodecError> {
+        rmp_serde::to_vec_named(value).map_err(|error| CodecError::new(error.to_string()))
+    }
+
+    fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CodecError> {
+        let mut rest = bytes;
+        let value = T::deserialize(&mut Deserializer::new(&mut rest))
+            .map_err(|error| CodecError::new(error.to_string()))?;
+        if rest.is_empty() {
+            Ok(value)
+        } else {
+            Err(CodecError::new(format!(
+                "{} bytes are left over after the value",
+                rest.len()
+            )))
+        }
+    }
+
+    fn fingerprint<T: DeserializeOwned>(&self) -> String {
+        shape::broad::<T>()
+    }
+}

@@ -1,0 +1,255 @@
+//! What can go wrong, said so that the caller knows what to do next.
+
+use std::error::Error;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::backend::CorruptRow;
+use crate::codec::CodecError;
+
+/// The result of every fallible call in this crate.
+///
+/// The error type has a default, so `Result<()>` is enough; `Result<(), PersistentError>` is the same type.
+pub type Result<T, E = PersistentError> = std::result::Result<T, E>;
+
+/// The cause of an error. Shared, because one failed commit answers every call that was part of it.
+pub type Cause = Arc<dyn Error + Send + Sync + 'static>;
+
+/// Where the call that failed has left the map: the answer to "may I retry?".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Neither memory nor the store has the change, now or after a restart. The call may be repeated.
+    NotApplied,
+    /// The store may or may not have the change. The map refuses further writes with
+    /// [`PersistentError::Poisoned`] until it is opened again; reads go on and show what was acknowledged before.
+    Unknown,
+    /// A part of the call was done, and memory and store agree on which: [`PersistentError::PartlyCleared`].
+    Partly,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::NotApplied => "nothing was applied",
+            Outcome::Unknown => {
+                "the store may or may not have the change; open the map again to find out"
+            }
+            Outcome::Partly => "a part was applied",
+        })
+    }
+}
+
+/// Every error of `persistent-map`.
+///
+/// [`outcome`](PersistentError::outcome) tells what became of the change. No variant carries or prints a value; keys
+/// appear only in [`Corrupt`](PersistentError::Corrupt), where they are needed to find the row.
+///
+/// The type is cheap to clone, so that all calls of a failed group get the same first cause.
+///
+/// ```
+/// use persistent_map_core::{Outcome, PersistentError};
+///
+/// let full = std::io::Error::new(std::io::ErrorKind::StorageFull, "disk full");
+/// let error = PersistentError::storage("writing 3 entries", full);
+/// assert_eq!(error.outcome(), Outcome::NotApplied);
+/// assert_eq!(error.unknown().outcome(), Outcome::Unknown);
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum PersistentError {
+    /// The store failed. `outcome` says whether the change may have happened all the same.
+    #[error("the store failed while {doing}: {source}; {outcome}")]
+    Storage {
+        /// What the store was doing, with the file or table where there is one.
+        doing: String,
+        /// Whether the change may have happened.
+        outcome: Outcome,
+        /// The store's own error.
+        source: Cause,
+    },
+
+    /// A key or value that could be written but not read back, refused before anything was written.
+    #[error(
+        "a {part} of type `{type_name}` cannot be stored with the codec {codec}: {source}. {advice}"
+    )]
+    Unstorable {
+        /// `"key"` or `"value"`.
+        part: &'static str,
+        /// The Rust type.
+        type_name: &'static str,
+        /// The codec that was tried.
+        codec: &'static str,
+        /// Which serde attribute is the likely reason, and which codec handles it.
+        advice: &'static str,
+        /// What the codec said.
+        source: CodecError,
+    },
+
+    /// An entry larger than the store takes, refused before anything was written.
+    #[error("a {part} of {bytes} bytes is larger than the store takes ({limit} bytes)")]
+    TooLarge {
+        /// `"key"`, `"value"` or `"entry"`.
+        part: &'static str,
+        /// Its encoded size in bytes.
+        bytes: u64,
+        /// The largest size the store takes, in bytes.
+        limit: u64,
+    },
+
+    /// A stored row that is damaged or does not fit the map's types.
+    #[error(
+        "corrupt entry: {0}. Restore the file from a backup, or open it with `.on_corrupt(OnCorrupt::Quarantine)` to set such rows aside"
+    )]
+    Corrupt(Box<CorruptRow>),
+
+    /// The store was written with another codec or for other types.
+    #[error("{place} holds {found}, but was opened as {expected}. {advice}")]
+    Mismatch {
+        /// The file and table.
+        place: String,
+        /// What the map asked for.
+        expected: String,
+        /// What the store says it holds.
+        found: String,
+        /// What to do next.
+        advice: String,
+    },
+
+    /// A path that cannot be used as a store: not ours, too new, a directory, no permission. The file is untouched.
+    #[error("cannot use {}: {reason}. {advice}", .path.display())]
+    Refused {
+        /// The path as it was resolved.
+        path: PathBuf,
+        /// What was found there.
+        reason: String,
+        /// What to do next.
+        advice: String,
+        /// The operating system's or driver's error, where there is one.
+        source: Option<Cause>,
+    },
+
+    /// The store is open already, here or in another process.
+    #[error(
+        "{} is already open, by {owner}. Close that map first (`close().await`), or share it by `clone()`",
+        .path.display()
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// Who has it, as far as can be told.
+        owner: String,
+    },
+
+    /// An earlier write ended with an unknown outcome, so this one was refused: nothing was applied by it.
+    #[error(
+        "the map refuses writes since an earlier failure: {first}. Reads go on; open the map again to write"
+    )]
+    Poisoned {
+        /// The failure that started it. It never changes while the map is open.
+        #[source]
+        first: Arc<PersistentError>,
+    },
+
+    /// The map was closed, or its runtime has ended. Nothing was applied.
+    #[error("the map is closed; open it again to write")]
+    Closed,
+
+    /// The runtime that the map was opened in ended before it answered.
+    #[error(
+        "the runtime that the map was opened in ended before it answered; {}",
+        Outcome::Unknown
+    )]
+    WriterGone,
+
+    /// The backend cannot do this. Nothing was applied.
+    #[error("the backend does not support {what}")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+    },
+
+    /// Code that this crate was given (serde, `Hash`, `Eq`, `Clone`, a backend) panicked.
+    #[error("{during} panicked; {outcome}")]
+    Panicked {
+        /// Whose code it was.
+        during: &'static str,
+        /// Whether the change may have happened.
+        outcome: Outcome,
+    },
+
+    /// `clear` stopped half way on a backend that removes one entry at a time. Memory and store agree.
+    #[error("only {removed} entries were removed, then: {source}")]
+    PartlyCleared {
+        /// How many entries are gone from both memory and store.
+        removed: u64,
+        /// Why it stopped.
+        source: Arc<PersistentError>,
+    },
+
+    /// The map was opened outside of a tokio runtime.
+    #[error(
+        "no tokio runtime: open the map inside `#[tokio::main]`, or inside `Runtime::block_on`"
+    )]
+    NoRuntime,
+}
+
+impl PersistentError {
+    /// A failure of the store while `doing` something, which has changed nothing.
+    ///
+    /// For authors of backends: name the file in `doing`. Add [`unknown`](PersistentError::unknown) where the change
+    /// may have happened all the same.
+    pub fn storage(
+        doing: impl Into<String>,
+        source: impl Into<Box<dyn Error + Send + Sync + 'static>>,
+    ) -> Self {
+        PersistentError::Storage {
+            doing: doing.into(),
+            outcome: Outcome::NotApplied,
+            source: Arc::from(source.into()),
+        }
+    }
+
+    /// The backend does not do `what`.
+    pub fn unsupported(what: impl Into<String>) -> Self {
+        PersistentError::Unsupported { what: what.into() }
+    }
+
+    /// The same failure, marked: the store may have the change all the same.
+    ///
+    /// Only failures of the store can be unknown; every other error is returned as it is.
+    #[must_use]
+    pub fn unknown(self) -> Self {
+        match self {
+            PersistentError::Storage { doing, source, .. } => PersistentError::Storage {
+                doing,
+                outcome: Outcome::Unknown,
+                source,
+            },
+            PersistentError::Panicked { during, .. } => PersistentError::Panicked {
+                during,
+                outcome: Outcome::Unknown,
+            },
+            other => other,
+        }
+    }
+
+    /// What became of the change that the call asked for.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            PersistentError::Storage { outcome, .. }
+            | PersistentError::Panicked { outcome, .. } => *outcome,
+            PersistentError::WriterGone => Outcome::Unknown,
+            PersistentError::PartlyCleared { .. } => Outcome::Partly,
+            _ => Outcome::NotApplied,
+        }
+    }
+}
+
+/// A failed file operation, taken to have changed nothing: so that `?` works in a simple backend.
+impl From<std::io::Error> for PersistentError {
+    fn from(error: std::io::Error) -> Self {
+        PersistentError::storage("reading or writing a file", error)
+    }
+}

@@ -1,0 +1,150 @@
+//! How the map is doing: may it write, what has it done, how did it end.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::error::{PersistentError, Result};
+
+/// What state a map is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Reads and writes.
+    Open,
+    /// An outcome was unknown: reads only, until it is opened again.
+    Poisoned,
+    /// Closed: reads only.
+    Closed,
+}
+
+/// Figures about a map, taken without waiting. Each is exact for some recent moment, not all for the same one.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Entries in memory.
+    pub entries: usize,
+    /// Calls that are queued and not yet taken up by the writer.
+    pub pending: usize,
+    /// Commits of the store since open. Zero without a store.
+    pub commits: u64,
+    /// Writes in those commits; divided by `commits`, how many share one.
+    pub writes: u64,
+    /// Most writes in one commit.
+    pub largest_commit: u64,
+    /// Commits that failed.
+    pub failed_commits: u64,
+    /// The latest failure of the store.
+    pub last_failure: Option<PersistentError>,
+    /// Whether the map reads and writes.
+    pub phase: Phase,
+}
+
+/// Shared by the handles and the writer.
+pub(crate) struct Status {
+    poison: OnceLock<Arc<PersistentError>>,
+    last_failure: Mutex<Option<PersistentError>>,
+    commits: AtomicU64,
+    writes: AtomicU64,
+    largest_commit: AtomicU64,
+    failed_commits: AtomicU64,
+    /// How the map ended, once it has.
+    end: watch::Sender<Option<Result<()>>>,
+}
+
+impl Status {
+    pub(crate) fn new() -> Self {
+        Status {
+            poison: OnceLock::new(),
+            last_failure: Mutex::new(None),
+            commits: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            largest_commit: AtomicU64::new(0),
+            failed_commits: AtomicU64::new(0),
+            end: watch::Sender::new(None),
+        }
+    }
+
+    /// Refuses a write on a map that is poisoned or closed.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if let Some(first) = self.poison.get() {
+            return Err(PersistentError::Poisoned {
+                first: Arc::clone(first),
+            });
+        }
+        if self.end.borrow().is_some() {
+            return Err(PersistentError::Closed);
+        }
+        Ok(())
+    }
+
+    /// Only the first failure is kept: those that follow are its consequences.
+    pub(crate) fn poison(&self, failure: PersistentError) {
+        if self.poison.set(Arc::new(failure)).is_ok() {
+            tracing::error!(
+                target: "persistent_map",
+                error = self.poison.get().map(tracing::field::display),
+                "outcome of a write unknown: the map refuses writes until it is opened again"
+            );
+        }
+    }
+
+    pub(crate) fn committed(&self, writes: usize) {
+        let writes = writes as u64;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.writes.fetch_add(writes, Ordering::Relaxed);
+        self.largest_commit.fetch_max(writes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn failed(&self, failure: &PersistentError) {
+        self.failed_commits.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(target: "persistent_map", error = %failure, "a commit failed");
+        let mut last = self
+            .last_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *last = Some(failure.clone());
+    }
+
+    /// Ends the map, unless it has ended already.
+    pub(crate) fn end(&self, result: Result<()>) {
+        self.end.send_if_modified(|end| {
+            let first = end.is_none();
+            if first {
+                *end = Some(result);
+            }
+            first
+        });
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn ended(&self) -> Result<()> {
+        let mut end = self.end.subscribe();
+        match end.wait_for(Option::is_some).await {
+            Ok(end) => end.clone().unwrap_or(Ok(())),
+            Err(_) => Err(PersistentError::WriterGone),
+        }
+    }
+
+    pub(crate) fn snapshot(&self, entries: usize, pending: usize) -> Stats {
+        Stats {
+            entries,
+            pending,
+            commits: self.commits.load(Ordering::Relaxed),
+            writes: self.writes.load(Ordering::Relaxed),
+            largest_commit: self.largest_commit.load(Ordering::Relaxed),
+            failed_commits: self.failed_commits.load(Ordering::Relaxed),
+            last_failure: self
+                .last_failure
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+            phase: match self.check_writable() {
+                Ok(()) => Phase::Open,
+                Err(PersistentError::Poisoned { .. }) => Phase::Poisoned,
+                Err(_) => Phase::Closed,
+            },
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The write path: one task a map takes the queued calls, commits them in groups, shows them to readers, answers.
+//!
+//! ```text
+//! drain → group → StorageBackend::apply (one commit) → publish to the cache → answer
+//! ```
+//!
+//! Why the order matters:
+//! - Commit before publish: a reader never sees what a crash could take back.
+//! - Publish before answer: whoever has been answered reads their own write.
+//! - One task for all: memory order, store order and the order of answers cannot differ.
+//! - The task belongs to the runtime: a caller who stops waiting takes nothing with them.
+
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::backend::{Encoded, Key, StorageBackend, Value, Write};
+use crate::cache::Cache;
+use crate::error::{Outcome, PersistentError, Result};
+use crate::panics::{contain, contain_async};
+use crate::status::Status;
+
+/// Writes in one commit at most: enough to make the cost of a commit vanish, few enough to answer soon.
+const MAX_GROUP: usize = 1024;
+/// Prepared bytes in one commit at most (8 MiB); a single larger write is committed alone.
+const MAX_GROUP_BYTES: usize = 8 << 20;
+
+/// What the handles of a map and its writer have in common.
+pub(crate) struct Shared<K, V, B, S> {
+    pub(crate) cache: Cache<K, V, S>,
+    pub(crate) backend: B,
+    pub(crate) status: Status,
+}
+
+/// A call on its way to the writer.
+pub(crate) enum Request<K, V> {
+    Write(Write<K, V>, Answer<Option<V>>),
+    Clear(Answer<()>),
+    Flush(Answer<()>),
+    Close,
+}
+
+/// Where the result of a call goes. Nobody may be waiting any more.
+pub(crate) type Answer<T> = oneshot::Sender<Result<T>>;
+
+pub(crate) struct Writer<K, V, B, S> {
+    shared: Arc<Shared<K, V, B, S>>,
+    inbox: mpsc::Receiver<Request<K, V>>,
+    atomic_batches: bool,
+}
+
+/// Whether the map goes on.
+#[derive(PartialEq)]
+enum Next {
+    Continue,
+    Close,
+}
+
+impl<K, V, B, S> Writer<K, V, B, S>
+where
+    K: Key,
+    V: Value,
+    B: StorageBackend<K, V>,
+    S: BuildHasher + Clone + Send + Sync + 'static,
+{
+    /// A writer and its queue. The writer does nothing until [`run`](Self::run) is polled.
+    pub(crate) fn pair(
+        shared: Arc<Shared<K, V, B, S>>,
+        queue_capacity: usize,
+    ) -> (mpsc::Sender<Request<K, V>>, Self) {
+        let (queue, inbox) = mpsc::channel(queue_capacity);
+        let atomic_batches = shared.backend.capabilities().atomic_batches;
+        let writer = Writer {
+            shared,
+            inbox,
+            atomic_batches,
+        };
+        (queue, writer)
+    }
+
+    /// Works until the map is closed or its last handle is gone; what was queued by then is still done.
+    pub(crate) async fn run(mut self) {
+        let mut requests = Vec::new();
+        while self.inbox.recv_many(&mut requests, MAX_GROUP).await > 0 {
+            if self.process(&mut requests).await == Next::Close {
+                break;
+            }
+        }
+        self.finish().await;
+    }
+
+    async fn process(&self, requests: &mut Vec<Request<K, V>>) -> Next {
+        let mut group = Group::new();
+        let mut next = Next::Continue;
+        for request in requests.drain(..) {
+            if next == Next::Close {
+                refuse(request, &PersistentError::Closed);
+                continue;
+            }
+            match request {
+                Request::Write(write, answer) => {
+                    if !group.has_room_for(&write) {
+                        self.commit(&mut group).await;
+                    }
+                    group.push(write, answer);
+                }
+                Request::Clear(answer) => {
+                    self.commit(&mut group).await;
+                    let result = self.clear().await;
+                    respond(answer, result);
+                }
+                Request::Flush(answer) => {
+                    self.commit(&mut group).await;
+                    let result = self.flush().await;
+                    respond(answer, result);
+                }
+                Request::Close => {
+                    self.commit(&mut group).await;
+                    next = Next::Close;
+                }
+            }
+        }
+        self.commit(&mut group).await;
+        next
+    }
+
+    /// Commits a group, in one step if the store can, and leaves it empty.
+    async fn commit(&self, group: &mut Group<K, V>) {
+        let Group {
+            writes, answers, ..
+        } = std::mem::replace(group, Group::new());
+        if self.atomic_batches {
+            self.commit_batch(writes, answers).await;
+        } else {
+            for (write, answer) in writes.into_iter().zip(answers) {
+                self.commit_batch(vec![write], vec![answer]).await;
+            }
+        }
+    }
+
+    async fn commit_batch(&self, writes: Vec<Write<K, V>>, answers: Vec<Answer<Option<V>>>) {
+        if writes.is_empty() {
+            return;
+        }
+        let stored = match self.shared.status.check_writable() {
+            Ok(()) => {
+                self.store(self.shared.backend.apply(&writes), writes.len())
+                    .await
+            }
+            poisoned => poisoned,
+        };
+        for (write, answer) in writes.into_iter().zip(answers) {
+            let result = match &stored {
+                Ok(()) => self.publish(write),
+                Err(error) => Err(error.clone()),
+            };
+            respond(answer, result);
+        }
+    }
+
+    /// Awaits a change of the store. Whatever leaves its outcome unknown poisons the map.
+    async fn store(&self, change: impl Future<Output = Result<()>>, writes: usize) -> Result<()> {
+        let status = &self.shared.status;
+        // A backend that panicked may have done anything.
+        let result = contain_async("the backend", change)
+            .await
+            .map_err(|error| match error {
+                PersistentError::Panicked { .. } => error.unknown(),
+                other => other,
+            });
+        match &result {
+            Ok(()) => status.committed(writes),
+            Err(error) => {
+                status.failed(error);
+                if error.outcome() == Outcome::Unknown {
+                    status.poison(error.clone());
+                }
+            }
+        }
+        result
+    }
+
+    /// Shows a committed write. The caller's task has run `Hash` and `Eq` of this key before, so a panic here is one
+    /// that comes and goes: the store has what memory has not, and only opening again can mend that.
+    fn publish(&self, write: Write<K, V>) -> Result<Option<V>> {
+        contain("`Hash` or `Eq` of a key", || {
+            self.shared.cache.publish(write)
+        })
+        .map_err(|error| {
+            let error = error.unknown();
+            self.shared.status.poison(error.clone());
+            error
+        })
+    }
+
+    async fn clear(&self) -> Result<()> {
+        self.shared.status.check_writable()?;
+        if self.atomic_batches {
+            self.store(self.shared.backend.clear(), 1).await?;
+            return contain("`Drop` of a key or value", || self.shared.cache.clear());
+        }
+        let keys = contain("`Clone` of a key", || self.shared.cache.keys())?;
+        for (removed, key) in (0..).zip(keys) {
+            let write = Write::remove(key);
+            let gone = match self.store(self.shared.backend.delete(write.key()), 1).await {
+                Ok(()) => self.publish(write).map(drop),
+                Err(error) => Err(error),
+            };
+            match gone {
+                Err(error) if removed == 0 || error.outcome() == Outcome::Unknown => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    return Err(PersistentError::PartlyCleared {
+                        removed,
+                        source: Arc::new(error),
+                    });
+                }
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.shared.status.check_writable()?;
+        contain_async("the backend", self.shared.backend.flush()).await
+    }
+
+    /// Answers who is still queued, brings the store to rest, and says how it ended.
+    async fn finish(mut self) {
+        self.inbox.close();
+        while let Some(request) = self.inbox.recv().await {
+            refuse(request, &PersistentError::Closed);
+        }
+        let flushed = self.flush().await;
+        let closed = contain_async("the backend", self.shared.backend.close()).await;
+        let result = flushed.and(closed);
+        match &result {
+            Ok(()) => tracing::info!(target: "persistent_map", "map closed"),
+            Err(error) => {
+                tracing::error!(target: "persistent_map", %error, "map closed with an error");
+            }
+        }
+        self.shared.status.end(result);
+    }
+}
+
+/// A runtime that ends drops its tasks; whoever waits for the end must hear of it.
+impl<K, V, B, S> Drop for Writer<K, V, B, S> {
+    fn drop(&mut self) {
+        self.shared.status.end(Err(PersistentError::WriterGone));
+    }
+}
+
+/// Writes that will share a commit, and where their answers go.
+struct Group<K, V> {
+    writes: Vec<Write<K, V>>,
+    answers: Vec<Answer<Option<V>>>,
+    bytes: usize,
+}
+
+impl<K, V> Group<K, V> {
+    fn new() -> Self {
+        Group {
+            writes: Vec::new(),
+            answers: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    fn has_room_for(&self, write: &Write<K, V>) -> bool {
+        self.writes.is_empty() || self.bytes + prepared_bytes(write) <= MAX_GROUP_BYTES
+    }
+
+    fn push(&mut self, write: Write<K, V>, answer: Answer<Option<V>>) {
+        self.bytes += prepared_bytes(&write);
+        self.writes.push(write);
+        self.answers.push(answer);
+    }
+}
+
+fn prepared_bytes<K, V>(write: &Write<K, V>) -> usize {
+    write.encoded().map_or(0, Encoded::size)
+}
+
+fn refuse<K: Eq + Hash, V>(request: Request<K, V>, why: &PersistentError) {
+    match request {
+        Request::Write(_, answer) => respond(answer, Err(why.clone())),
+        Request::Clear(answer) | Request::Flush(answer) => respond(answer, Err(why.clone())),
+        Request::Close => {}
+    }
+}
+
+/// Hands a result over. If nobody waits, it is dropped here, and a `Drop` that panics must not end the writer.
+fn respond<T>(answer: Answer<T>, result: Result<T>) {
+    let _ = contain("`Drop` of a value", move || drop(answer.send(result)));
+}

@@ -1,0 +1,397 @@
+//! What users hold: one named map's part of a database.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use persistent_map_core::{
+    Bincode, ByteStore, ByteWrite, Capabilities, Codec, Format, Location, PersistentError, Result,
+    RowSink, Survives,
+};
+
+use crate::database::{Database, Settings};
+use crate::schema::Table;
+use crate::{read, schema, write};
+
+/// The table of a backend that was not given a name.
+const DEFAULT_TABLE: &str = "entries";
+
+/// SQLite refuses rows above 1,000,000,000 bytes (`SQLITE_MAX_LENGTH`); the rest is for the row's own header.
+const MAX_ENTRY_BYTES: usize = 1_000_000_000 - 1_000;
+
+/// Entries in a SQLite file.
+///
+/// Opening it takes the file: a second backend for it, here or in another process, is refused. One file can hold
+/// several maps: see [`table`](Self::table).
+///
+/// ```
+/// use persistent_map_core::PersistentMap;
+/// use persistent_map_sqlite::SqliteBackend;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> persistent_map_core::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("app.db");
+/// let map = PersistentMap::new(SqliteBackend::new(&path).await?).await?;
+/// map.insert("visits".to_string(), 1u64).await?; // on disk when this returns
+/// map.close().await?;
+///
+/// let map = PersistentMap::<String, u64, _>::new(SqliteBackend::new(&path).await?).await?;
+/// assert_eq!(map.get("visits"), Some(1));
+/// # map.close().await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct SqliteBackend<C = Bincode> {
+    /// Gone after `close`.
+    database: Mutex<Option<Arc<Database>>>,
+    table: Table,
+    codec: C,
+    location: Location,
+    capabilities: Capabilities,
+}
+
+impl SqliteBackend {
+    /// Opens the database at `path`, or makes a new one if there is no such file.
+    ///
+    /// A relative path is taken from the current directory, now. The directory must exist and be writable. `:memory:` is
+    /// what it is everywhere in SQLite: a database of its own, gone with the backend.
+    ///
+    /// # Errors
+    /// - [`InUse`](PersistentError::InUse): another backend has it; the error says who. Waits up to half a second for
+    ///   it to be released.
+    /// - [`Refused`](PersistentError::Refused): not a file of ours (another program's database, a text file, an empty
+    ///   file, a directory), from a newer version, or not accessible. The file is not changed.
+    /// - [`Storage`](PersistentError::Storage): SQLite could not open it.
+    /// - [`NoRuntime`](PersistentError::NoRuntime): not inside a tokio runtime.
+    ///
+    /// # Cancel safety
+    /// Dropping the future releases the file. A new file may have been made; it is empty and valid.
+    pub async fn new(path: impl Into<PathBuf>) -> Result<Self> {
+        Self::builder(path).open().await
+    }
+
+    /// Options for opening a database.
+    ///
+    /// ```
+    /// use persistent_map_sqlite::{SqliteBackend, Synchronous};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> persistent_map_core::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let backend = SqliteBackend::builder(dir.path().join("app.db"))
+    ///     .table("sessions")
+    ///     .synchronous(Synchronous::Normal)
+    ///     .page_cache(64 << 20)
+    ///     .open()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder(path: impl Into<PathBuf>) -> SqliteBuilder {
+        SqliteBuilder {
+            settings: Settings::new(path.into()),
+            table: DEFAULT_TABLE.to_string(),
+            codec: Bincode,
+        }
+    }
+}
+
+impl<C: Codec + Clone> SqliteBackend<C> {
+    /// Another named map in the same file, on the same connection, with the same codec.
+    ///
+    /// Names are 1 to 64 ASCII letters, digits, `_` and `-`; upper and lower case are the same. The table is made when a
+    /// map is first opened on it. The file stays open until all backends of it are closed or dropped.
+    ///
+    /// ```
+    /// use persistent_map_core::PersistentMap;
+    /// use persistent_map_sqlite::SqliteBackend;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> persistent_map_core::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("app.db");
+    /// let db = SqliteBackend::new(path).await?;
+    /// let users = PersistentMap::<u64, String, _>::new(db.table("users").await?).await?;
+    /// let sessions = PersistentMap::<String, u64, _>::new(db.table("sessions").await?).await?;
+    /// users.insert(1, "Ada".to_string()).await?;
+    /// sessions.insert("token".to_string(), 1).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// - [`Refused`](PersistentError::Refused): not a valid name.
+    /// - [`Closed`](PersistentError::Closed): this backend is closed.
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn table(&self, name: &str) -> Result<Self> {
+        self.table_with_codec(name, self.codec.clone()).await
+    }
+}
+
+impl<C: Codec> SqliteBackend<C> {
+    /// Another named map in the same file, with a codec of its own.
+    ///
+    /// # Errors
+    /// As for [`table`](Self::table).
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    #[allow(
+        clippy::unused_async,
+        reason = "ordered as an async call, which leaves room for checks in the file"
+    )]
+    pub async fn table_with_codec<D: Codec>(
+        &self,
+        name: &str,
+        codec: D,
+    ) -> Result<SqliteBackend<D>> {
+        SqliteBackend::on(self.database()?, name, codec)
+    }
+
+    fn on(database: Arc<Database>, name: &str, codec: C) -> Result<Self> {
+        Ok(SqliteBackend {
+            table: Table::new(name, &database.path)?,
+            location: Location {
+                file: Some(database.path.clone()),
+                table: Some(name.to_string()),
+            },
+            capabilities: Capabilities::one_at_a_time()
+                .with_atomic_batches()
+                .surviving(database.survives),
+            database: Mutex::new(Some(database)),
+            codec,
+        })
+    }
+
+    fn database(&self) -> Result<Arc<Database>> {
+        self.database
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .ok_or(PersistentError::Closed)
+    }
+}
+
+#[async_trait]
+impl<C: Codec> ByteStore for SqliteBackend<C> {
+    type Codec = C;
+
+    fn codec(&self) -> &C {
+        &self.codec
+    }
+
+    fn location(&self) -> Location {
+        self.location.clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn check(&self, key_bytes: usize, value_bytes: usize) -> Result<()> {
+        let bytes = key_bytes.saturating_add(value_bytes);
+        if bytes <= MAX_ENTRY_BYTES {
+            return Ok(());
+        }
+        Err(PersistentError::TooLarge {
+            part: "entry",
+            bytes: bytes as u64,
+            limit: MAX_ENTRY_BYTES as u64,
+        })
+    }
+
+    async fn load(&self, format: &Format, rows: &mut dyn RowSink) -> Result<()> {
+        let database = self.database()?;
+        database.claim(self.table.name())?;
+        let mut connection = database.connection().await?;
+        let loaded = async {
+            schema::agree_on_format(&mut connection, &self.table, format, &self.location).await?;
+            database.make_durable(&mut connection).await?;
+            read::all(
+                &mut connection,
+                &self.table,
+                &self.location,
+                database.quick_check,
+                rows,
+            )
+            .await
+        }
+        .await;
+        if loaded.is_err() {
+            database.release(self.table.name());
+        }
+        loaded
+    }
+
+    async fn apply(&self, batch: &[ByteWrite<'_>]) -> Result<()> {
+        let database = self.database()?;
+        let mut connection = database.connection().await?;
+        write::batch(&mut connection, &self.table, batch, &self.location).await
+    }
+
+    async fn clear(&self) -> Result<()> {
+        let database = self.database()?;
+        let mut connection = database.connection().await?;
+        write::clear(&mut connection, &self.table, &self.location).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        let database = self.database()?;
+        let mut connection = database.connection().await?;
+        database.flush(&mut connection).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        let database = self
+            .database
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match database {
+            Some(database) => {
+                database.release(self.table.name());
+                Database::close(database).await
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A backend that is dropped gives its table back; the last one closes the file.
+impl<C> Drop for SqliteBackend<C> {
+    fn drop(&mut self) {
+        let database = self
+            .database
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = database.take() {
+            database.release(self.table.name());
+        }
+    }
+}
+
+impl<C> fmt::Debug for SqliteBackend<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteBackend")
+            .field("location", &self.location)
+            .field("capabilities", &self.capabilities)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Options for opening a database. From [`SqliteBackend::builder`].
+#[must_use = "a builder does nothing until `open` is awaited"]
+#[derive(Debug, Clone)]
+pub struct SqliteBuilder<C = Bincode> {
+    settings: Settings,
+    table: String,
+    codec: C,
+}
+
+impl<C: Codec> SqliteBuilder<C> {
+    /// The name of the map in the file; `entries` unless set. See [`SqliteBackend::table`] for what is a name.
+    pub fn table(mut self, name: impl Into<String>) -> Self {
+        self.table = name.into();
+        self
+    }
+
+    /// How keys and values are written; [`Bincode`] unless set. It is kept with the data: a file that was written with
+    /// another codec is refused.
+    pub fn codec<D: Codec>(self, codec: D) -> SqliteBuilder<D> {
+        SqliteBuilder {
+            settings: self.settings,
+            table: self.table,
+            codec,
+        }
+    }
+
+    /// What a power cut may take; [`Synchronous::Full`] unless set.
+    pub fn synchronous(mut self, level: Synchronous) -> Self {
+        self.settings.synchronous = level;
+        self
+    }
+
+    /// Lets other processes read the file with SQLite while it is open here. Off unless set.
+    ///
+    /// They must only read. Commits are slower, because the file is locked and unlocked for each.
+    pub fn shared_reads(mut self, shared: bool) -> Self {
+        self.settings.shared_reads = shared;
+        self
+    }
+
+    /// Memory for SQLite's own cache of pages, in bytes; 8 MiB unless set. It speeds up writes to a large file (reads
+    /// never go to SQLite).
+    pub fn page_cache(mut self, bytes: u64) -> Self {
+        self.settings.page_cache_bytes = bytes;
+        self
+    }
+
+    /// Whether to check the structure of a map's table when it is opened (`PRAGMA quick_check`). On unless set: about a
+    /// sixth of a second for a million entries. The checksum of each row is compared either way; this finds rows that
+    /// are missing or out of place.
+    pub fn quick_check(mut self, check: bool) -> Self {
+        self.settings.quick_check = check;
+        self
+    }
+
+    /// Opens a database that was not closed and whose `-wal` file is gone. Off unless set, because the latest writes
+    /// were in that file; on is right if another SQLite tool has opened and closed the database since, which merges it.
+    pub fn accept_missing_wal(mut self, accept: bool) -> Self {
+        self.settings.accept_missing_wal = accept;
+        self
+    }
+
+    /// Opens the database, or makes a new one if there is no such file.
+    ///
+    /// # Errors
+    /// As for [`SqliteBackend::new`], and [`Refused`](PersistentError::Refused) for a name that is not valid.
+    ///
+    /// # Cancel safety
+    /// As for [`SqliteBackend::new`].
+    pub async fn open(self) -> Result<SqliteBackend<C>> {
+        Table::new(&self.table, &self.settings.path)?;
+        let database = Database::open(self.settings).await?;
+        SqliteBackend::on(Arc::new(database), &self.table, self.codec)
+    }
+}
+
+/// When SQLite asks the disk to keep a commit
+/// ([`PRAGMA synchronous`](https://www.sqlite.org/pragma.html#pragma_synchronous)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[non_exhaustive]
+pub enum Synchronous {
+    /// At each commit: it survives a power cut.
+    #[default]
+    Full,
+    /// Now and then, and at `flush`: it survives the end of the process; a power cut may take the latest commits.
+    Normal,
+}
+
+impl Synchronous {
+    pub(crate) fn survives(self) -> Survives {
+        match self {
+            Synchronous::Full => Survives::PowerLoss,
+            Synchronous::Normal => Survives::ProcessKill,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_entry_larger_than_a_row_may_be_is_refused_by_its_size() {
+        let backend = SqliteBackend::new(":memory:").await.unwrap();
+        assert!(backend.check(10, MAX_ENTRY_BYTES - 10).is_ok());
+        let error = backend.check(11, MAX_ENTRY_BYTES - 10).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a entry of 999999001 bytes is larger than the store takes (999999000 bytes)"
+        );
+    }
+}

@@ -1,0 +1,28 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # What `Ok` is worth
+//!
+//! | Setting | An acknowledged write survives |
+//! |---|---|
+//! | [`Synchronous::Full`] (default) | `kill -9` at any instant, and a power cut on a disk that honours flush |
+//! | [`Synchronous::Normal`] | `kill -9` at any instant; a power cut may take the latest writes, never the order |
+//! | `:memory:` | nothing |
+//!
+//! # The file
+//!
+//! One SQLite database in WAL mode, with a table for each map: `key` and `value` as the codec wrote them, and a CRC-32 of
+//! both. Beside it: `NAME-wal` while it is open (part of the database: never copy one without the other), and
+//! `NAME.lock`, which says who has it open.
+//!
+//! Keep the file on a local disk. Neither SQLite's locks nor ours are to be trusted on network file systems.
+
+mod backend;
+mod database;
+mod failure;
+mod file;
+mod lock;
+mod read;
+mod schema;
+mod write;
+
+pub use backend::{SqliteBackend, SqliteBuilder, Synchronous};

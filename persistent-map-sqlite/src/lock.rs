@@ -1,0 +1,122 @@
+//! Who has the database: a lock file beside it.
+//!
+//! SQLite's own locks already keep a second process out; this one also works within a process, answers at once, and
+//! says who has it. The lock is the operating system's, so it goes with its process, however that ends; the file stays
+//! and means nothing without a lock on it.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use persistent_map_core::{PersistentError, Result};
+
+use crate::file::{refused, with_suffix};
+
+/// How long to wait for an owner who is just closing.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub(crate) struct LockFile {
+    database: PathBuf,
+    file: File,
+    /// There was no lock file before this one.
+    is_new: bool,
+}
+
+impl LockFile {
+    /// Locks the database at `database`, which is absolute.
+    pub(crate) fn acquire(database: &Path) -> Result<Self> {
+        let path = with_suffix(database, ".lock");
+        let is_new = !path.exists();
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|error| {
+                refused(
+                    &path,
+                    "the lock file cannot be opened",
+                    "The directory of a database must be writable",
+                    Some(error),
+                )
+            })?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(PersistentError::InUse {
+                        path: database.to_path_buf(),
+                        owner: read_owner(&mut file),
+                    });
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(refused(
+                        &path,
+                        "the lock file cannot be locked",
+                        "Keep the database on a local disk that supports file locks",
+                        Some(error),
+                    ));
+                }
+            }
+        }
+        write_owner(&mut file);
+        Ok(LockFile {
+            database: database.to_path_buf(),
+            file,
+            is_new,
+        })
+    }
+
+    /// Gives up a lock on what turned out not to be a database of ours: nothing stays beside it.
+    pub(crate) fn leave_no_file(self) {
+        if self.is_new {
+            let _ = std::fs::remove_file(with_suffix(&self.database, ".lock"));
+        }
+    }
+
+    /// The database that is locked.
+    pub(crate) fn database(&self) -> &Path {
+        &self.database
+    }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // An owner who has gone is named to nobody.
+        let _ = self.file.set_len(0);
+    }
+}
+
+/// The name helps people; whether it can be written does not decide anything.
+fn write_owner(file: &mut File) {
+    let program = std::env::current_exe().ok();
+    let name = program
+        .as_deref()
+        .and_then(Path::file_name)
+        .map_or_else(|| "unknown program".into(), |name| name.to_string_lossy());
+    let _ = file.set_len(0);
+    let _ = file.rewind();
+    let _ = write!(file, "process {} ({name})", process::id());
+}
+
+/// On Windows a locked file cannot be read; then the owner has no name.
+fn read_owner(file: &mut File) -> String {
+    let mut owner = String::new();
+    let _ = file.rewind();
+    let _ = file.take(256).read_to_string(&mut owner);
+    let own = format!("process {} ", process::id());
+    match owner.trim() {
+        "" => "somebody who has not left a name".to_string(),
+        owner if owner.starts_with(&own) => format!("this very process: {owner}"),
+        owner => owner.to_string(),
+    }
+}

@@ -1,0 +1,160 @@
+//! All rows of a table, each checked against its checksum.
+
+use std::sync::Arc;
+
+use persistent_map_core::{CorruptRow, Location, PersistentError, Result, RowSink, RowVerdict};
+use sqlx::{AssertSqlSafe, query_scalar};
+
+use crate::database::Connection;
+use crate::failure::storage;
+use crate::schema::{LARGE_VALUE, Table};
+use crate::write::{checksum, set_aside};
+
+/// Gives all rows to `rows`, in the order of their keys' bytes.
+pub(crate) async fn all(
+    connection: &mut Connection,
+    table: &Table,
+    location: &Location,
+    quick_check: bool,
+    rows: &mut dyn RowSink,
+) -> Result<()> {
+    let failed = |error| storage(format!("reading {location}"), error);
+    if quick_check {
+        let verdict: String = query_scalar(AssertSqlSafe(Arc::clone(&table.quick_check)))
+            .fetch_one(&mut connection.sqlite)
+            .await
+            .map_err(failed)?;
+        if verdict != "ok" {
+            return Err(damaged(
+                location,
+                0,
+                &format!("SQLite finds the table damaged: {verdict}"),
+            ));
+        }
+    }
+    let expected: i64 = query_scalar(AssertSqlSafe(Arc::clone(&table.count)))
+        .fetch_one(&mut connection.sqlite)
+        .await
+        .map_err(failed)?;
+    let expected = expected.unsigned_abs();
+    rows.expect(expected);
+
+    let mut reader = Reader {
+        rows,
+        number: 0,
+        last_key: None,
+        bad_keys: Vec::new(),
+    };
+    loop {
+        let chunk: Option<Vec<u8>> = query_scalar(AssertSqlSafe(Arc::clone(&table.chunk)))
+            .bind(reader.last_key.as_deref())
+            .fetch_one(&mut connection.sqlite)
+            .await
+            .map_err(failed)?;
+        let Some(chunk) = chunk else { break };
+        let mut rest = chunk.as_slice();
+        while !rest.is_empty() {
+            let row = PackedRow::split_from(&mut rest).ok_or_else(|| {
+                damaged(location, reader.number + 1, "the row cannot be taken apart")
+            })?;
+            let large;
+            let value = if let Some(value) = row.value {
+                value
+            } else {
+                large = query_scalar::<_, Vec<u8>>(AssertSqlSafe(Arc::clone(&table.one_value)))
+                    .bind(row.key)
+                    .fetch_one(&mut connection.sqlite)
+                    .await
+                    .map_err(failed)?;
+                large.as_slice()
+            };
+            reader.take(row.key, value, row.checksum)?;
+        }
+    }
+    // Rows of a damaged table can drop out of a query without an error.
+    if reader.number != expected {
+        return Err(damaged(
+            location,
+            reader.number,
+            &format!(
+                "the table has {expected} rows, but only {} can be read",
+                reader.number
+            ),
+        ));
+    }
+    let bad_keys = reader.bad_keys;
+    if bad_keys.is_empty() {
+        return Ok(());
+    }
+    set_aside(connection, table, &bad_keys, location).await
+}
+
+struct Reader<'a> {
+    rows: &'a mut dyn RowSink,
+    number: u64,
+    last_key: Option<Vec<u8>>,
+    bad_keys: Vec<Vec<u8>>,
+}
+
+impl Reader<'_> {
+    fn take(&mut self, key: &[u8], value: &[u8], stored_checksum: u32) -> Result<()> {
+        self.number += 1;
+        let keep = if checksum(key, value) == stored_checksum {
+            self.rows.row(self.number, key, value)?
+        } else {
+            self.rows.damaged(
+                self.number,
+                key,
+                "its checksum does not match: the file was damaged, or changed by another program",
+            )?;
+            RowVerdict::SetAside
+        };
+        if keep == RowVerdict::SetAside {
+            self.bad_keys.push(key.to_vec());
+        }
+        let last_key = self.last_key.get_or_insert_default();
+        last_key.clear();
+        last_key.extend_from_slice(key);
+        Ok(())
+    }
+}
+
+/// One row as the chunk statement packs it.
+struct PackedRow<'a> {
+    checksum: u32,
+    key: &'a [u8],
+    /// Missing if it is large.
+    value: Option<&'a [u8]>,
+}
+
+impl<'a> PackedRow<'a> {
+    fn split_from(rest: &mut &'a [u8]) -> Option<Self> {
+        let mut number = || {
+            let digits = std::str::from_utf8(rest.split_off(..8)?).ok()?;
+            u32::from_str_radix(digits, 16).ok()
+        };
+        let key_length = usize::try_from(number()?).ok()?;
+        let value_length = usize::try_from(number()?).ok()?;
+        let checksum = number()?;
+        let key = rest.split_off(..key_length)?;
+        let value = if value_length > LARGE_VALUE {
+            None
+        } else {
+            Some(rest.split_off(..value_length)?)
+        };
+        Some(PackedRow {
+            checksum,
+            key,
+            value,
+        })
+    }
+}
+
+fn damaged(location: &Location, row: u64, reason: &str) -> PersistentError {
+    PersistentError::Corrupt(Box::new(CorruptRow::new(
+        location.clone(),
+        row,
+        b"",
+        reason,
+    )))
+}

@@ -1,0 +1,340 @@
+//! The tables, and the agreement on what their bytes mean.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use persistent_map_core::{CorruptRow, Format, Location, PersistentError, Result};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, query, query_scalar, raw_sql,
+};
+
+use crate::database::Connection;
+use crate::failure::storage;
+use crate::file::{refused, sync_directory_of, with_suffix};
+use crate::lock::LockFile;
+
+/// "PMAP", in the header of every file of ours.
+pub(crate) const APPLICATION_ID: u32 = 0x504d_4150;
+/// The layout of the tables below. It changes when an older reader would misread them.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+pub(crate) const MARK_IN_USE: &str =
+    "UPDATE persistent_map_state SET in_use = 1, barrier = barrier + 1";
+pub(crate) const MARK_CLOSED: &str = "UPDATE persistent_map_state SET in_use = 0";
+pub(crate) const BARRIER: &str = "UPDATE persistent_map_state SET barrier = barrier + 1";
+
+const TABLES: &str = "
+    CREATE TABLE persistent_map_maps (
+        name TEXT PRIMARY KEY NOT NULL COLLATE NOCASE,
+        codec TEXT NOT NULL,
+        key_type TEXT NOT NULL,
+        value_type TEXT NOT NULL,
+        checksum INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE persistent_map_state (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        in_use INTEGER NOT NULL,
+        barrier INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO persistent_map_state VALUES (1, 0, 0);
+    CREATE TABLE persistent_map_quarantine (
+        id INTEGER PRIMARY KEY,
+        map TEXT NOT NULL,
+        key ANY,
+        value ANY,
+        checksum ANY,
+        set_aside_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
+    ) STRICT;
+";
+
+/// One map's table: its name, and the statements on it.
+pub(crate) struct Table {
+    name: String,
+    /// By the number of rows: 1, 2, 4 .. 512. Few sizes, so that SQLite's prepared statements are used again.
+    pub(crate) upsert: Vec<Arc<str>>,
+    pub(crate) delete: Vec<Arc<str>>,
+    pub(crate) clear: Arc<str>,
+    pub(crate) count: Arc<str>,
+    pub(crate) chunk: Arc<str>,
+    pub(crate) one_value: Arc<str>,
+    pub(crate) set_aside: [Arc<str>; 2],
+    pub(crate) quick_check: Arc<str>,
+}
+
+/// Values of up to so many bytes are read in chunks; larger ones one by one.
+pub(crate) const LARGE_VALUE: usize = 16 << 10;
+
+impl Table {
+    /// The largest number of rows in one statement is 2 to the power of this.
+    pub(crate) const MAX_ROWS_LOG2: u32 = 9;
+
+    pub(crate) fn new(name: &str, path: &Path) -> Result<Self> {
+        let valid = (1..=64).contains(&name.len())
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+        let lower = name.to_ascii_lowercase();
+        let reserved = lower.starts_with("sqlite_") || lower.starts_with("persistent_map_");
+        if !valid || reserved {
+            return Err(refused(
+                path,
+                format!("`{}` cannot be the name of a map", name.escape_debug()),
+                "Use 1 to 64 ASCII letters, digits, `_` and `-`, and none of the beginnings `sqlite_` and `persistent_map_`",
+                None,
+            ));
+        }
+        let sizes = || (0..=Self::MAX_ROWS_LOG2).map(|log2| 1usize << log2);
+        let repeat = |part: &str, times| vec![part; times].join(",");
+        Ok(Table {
+            upsert: sizes()
+                .map(|rows| {
+                    format!(
+                        "INSERT INTO \"{name}\" (key, value, checksum) VALUES {} \
+                         ON CONFLICT (key) DO UPDATE SET value = excluded.value, checksum = excluded.checksum",
+                        repeat("(?,?,?)", rows)
+                    )
+                    .into()
+                })
+                .collect(),
+            delete: sizes()
+                .map(|rows| {
+                    format!("DELETE FROM \"{name}\" WHERE key IN ({})", repeat("?", rows)).into()
+                })
+                .collect(),
+            clear: format!("DELETE FROM \"{name}\"").into(),
+            count: format!("SELECT count(*) FROM \"{name}\"").into(),
+            // One blob for many rows: a row through the driver costs more than all the rest of reading it. Each row is
+            // its three numbers in hexadecimal, its key, and its value if that is not too large.
+            chunk: format!(
+                "SELECT CAST(group_concat(printf('%08x%08x%08x', length(key), length(value), checksum) || key || \
+                 iif(length(value) > {LARGE_VALUE}, '', value), '') AS BLOB) \
+                 FROM (SELECT key, value, checksum FROM \"{name}\" WHERE key > ?1 OR ?1 IS NULL \
+                 ORDER BY key LIMIT 2000)"
+            )
+            .into(),
+            one_value: format!("SELECT value FROM \"{name}\" WHERE key = ?").into(),
+            set_aside: [
+                format!(
+                    "INSERT INTO persistent_map_quarantine (map, key, value, checksum) \
+                     SELECT '{name}', key, value, checksum FROM \"{name}\" WHERE key = ?"
+                )
+                .into(),
+                format!("DELETE FROM \"{name}\" WHERE key = ?").into(),
+            ],
+            quick_check: format!("SELECT quick_check FROM pragma_quick_check('{name}') LIMIT 1").into(),
+            name: name.to_string(),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn create(&self) -> String {
+        format!(
+            "CREATE TABLE \"{}\" (key BLOB PRIMARY KEY NOT NULL, value BLOB NOT NULL, checksum INTEGER NOT NULL) \
+             STRICT, WITHOUT ROWID",
+            self.name
+        )
+    }
+}
+
+/// Makes a new database. It gets its name when it is complete and on the disk, so a crash on the way leaves no half one.
+pub(crate) async fn create(lock: &LockFile) -> Result<()> {
+    let path = lock.database();
+    let draft = with_suffix(path, ".persistent-map-creating");
+    let failed = |error: std::io::Error| {
+        refused(
+            path,
+            "it cannot be created",
+            "Check the permissions of the directory and the space on the disk",
+            Some(error),
+        )
+    };
+    // A draft that a crash has left; nobody else makes one while we have the lock.
+    for leftover in [
+        &draft,
+        &with_suffix(&draft, "-journal"),
+        &with_suffix(&draft, "-wal"),
+    ] {
+        match fs::remove_file(leftover) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
+    }
+    let doing = || format!("creating {}", path.display());
+    let mut sqlite = SqliteConnectOptions::new()
+        .filename(&draft)
+        .create_if_missing(true)
+        .pragma("journal_mode", "WAL")
+        .pragma("synchronous", "FULL")
+        .disable_statement_logging()
+        .connect()
+        .await
+        .map_err(|error| storage(doing(), error))?;
+    let created = create_on(&mut sqlite).await;
+    // Closing brings everything into the one file, and syncs it.
+    let closed = sqlite.close().await;
+    created
+        .and(closed)
+        .map_err(|error| storage(doing(), error))?;
+    fs::rename(&draft, path)
+        .and_then(|()| sync_directory_of(path))
+        .map_err(failed)
+}
+
+/// Makes our tables in an empty database.
+pub(crate) async fn create_on(sqlite: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let script = format!(
+        "BEGIN; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}; COMMIT;"
+    );
+    raw_sql(AssertSqlSafe(script))
+        .execute(sqlite)
+        .await
+        .map(drop)
+}
+
+/// Whether the last owner did not close it.
+pub(crate) async fn was_left_open(connection: &mut Connection) -> Result<bool> {
+    query_scalar("SELECT in_use FROM persistent_map_state")
+        .fetch_one(&mut connection.sqlite)
+        .await
+        .map_err(|error| storage("reading the state of the database", error))
+}
+
+/// Compares the types of a map with those that its table was made for, or makes the table. A table that exists is not
+/// changed.
+pub(crate) async fn agree_on_format(
+    connection: &mut Connection,
+    table: &Table,
+    format: &Format,
+    location: &Location,
+) -> Result<()> {
+    let failed = |error| storage(format!("reading what {location} holds"), error);
+    let sqlite = &mut connection.sqlite;
+    let recorded = query(
+        "SELECT codec, key_type, value_type, checksum FROM persistent_map_maps WHERE name = ?",
+    )
+    .bind(table.name())
+    .fetch_optional(&mut *sqlite)
+    .await
+    .map_err(failed)?;
+    let table_exists: bool = query_scalar(
+        "SELECT count(*) > 0 FROM sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE",
+    )
+    .bind(table.name())
+    .fetch_one(&mut *sqlite)
+    .await
+    .map_err(failed)?;
+    match (recorded, table_exists) {
+        (None, false) => create_table(connection, table, format, location).await,
+        (Some(row), true) => {
+            let text = |column| row.try_get::<String, _>(column).map_err(failed);
+            let found = Format {
+                codec: text(0)?,
+                key: text(1)?,
+                value: text(2)?,
+            };
+            let checksum: i64 = row.try_get(3).map_err(failed)?;
+            if checksum != format_checksum(&found) {
+                return Err(damaged(
+                    location,
+                    "its record of codec and types fails its checksum",
+                ));
+            }
+            compare(&found, format, location)
+        }
+        (None, true) => Err(damaged(
+            location,
+            "the table has no record of codec and types",
+        )),
+        (Some(_), false) => Err(damaged(location, "its table is missing")),
+    }
+}
+
+async fn create_table(
+    connection: &mut Connection,
+    table: &Table,
+    format: &Format,
+    location: &Location,
+) -> Result<()> {
+    let failed = |error| storage(format!("making {location}"), error);
+    connection.in_transaction = true;
+    let made = async {
+        let sqlite = &mut connection.sqlite;
+        query("BEGIN IMMEDIATE").execute(&mut *sqlite).await?;
+        query(AssertSqlSafe(table.create()))
+            .execute(&mut *sqlite)
+            .await?;
+        query("INSERT INTO persistent_map_maps VALUES (?, ?, ?, ?, ?)")
+            .bind(table.name())
+            .bind(&format.codec)
+            .bind(&format.key)
+            .bind(&format.value)
+            .bind(format_checksum(format))
+            .execute(&mut *sqlite)
+            .await?;
+        query("COMMIT").execute(sqlite).await
+    }
+    .await;
+    match made {
+        Ok(_) => {
+            connection.in_transaction = false;
+            Ok(())
+        }
+        Err(error) => {
+            // An empty table that comes back after a crash does no harm.
+            let _ = connection.roll_back().await;
+            Err(failed(error))
+        }
+    }
+}
+
+fn compare(found: &Format, expected: &Format, location: &Location) -> Result<()> {
+    let mismatch = |expected: String, found: String, advice: &str| {
+        Err(PersistentError::Mismatch {
+            place: location.to_string(),
+            expected,
+            found,
+            advice: advice.to_string(),
+        })
+    };
+    if found.codec != expected.codec {
+        return mismatch(
+            format!("codec {}", expected.codec),
+            format!("codec {}", found.codec),
+            "Open it with the codec that it was written with",
+        );
+    }
+    for (part, found, expected) in [
+        ("keys", &found.key, &expected.key),
+        ("values", &found.value, &expected.value),
+    ] {
+        if found != expected {
+            return mismatch(
+                format!("{part} of type {expected}"),
+                format!("{part} of type {found}"),
+                "Open it with the types that it was written for. A field that was only renamed keeps its stored name \
+                 with `#[serde(rename = \"..\")]`",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn damaged(location: &Location, reason: &str) -> PersistentError {
+    PersistentError::Corrupt(Box::new(CorruptRow::new(location.clone(), 0, b"", reason)))
+}
+
+fn format_checksum(format: &Format) -> i64 {
+    let mut hasher = crc32fast::Hasher::new();
+    for part in [&format.codec, &format.key, &format.value] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    i64::from(hasher.finalize())
+}

@@ -1,0 +1,208 @@
+//! From a batch to a commit.
+
+use std::sync::Arc;
+
+use persistent_map_core::{ByteWrite, Location, PersistentError, Result};
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Arguments as _, AssertSqlSafe, query, query_with};
+
+use crate::database::Connection;
+use crate::failure::{leaves_no_trace, storage};
+use crate::schema::Table;
+
+/// The checksum of a row: CRC-32 over the key's length, the key and the value, so that a byte cannot move between them
+/// unnoticed.
+pub(crate) fn checksum(key: &[u8], value: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&(key.len() as u64).to_le_bytes());
+    hasher.update(key);
+    hasher.update(value);
+    hasher.finalize()
+}
+
+/// Applies a batch with one commit.
+pub(crate) async fn batch(
+    connection: &mut Connection,
+    table: &Table,
+    batch: &[ByteWrite<'_>],
+    location: &Location,
+) -> Result<()> {
+    let statements = statements(table, batch)?;
+    let count = batch.len();
+    let doing = || format!("writing {count} entries to {location}");
+    commit(connection, statements, doing).await
+}
+
+/// Removes all rows with one commit.
+pub(crate) async fn clear(
+    connection: &mut Connection,
+    table: &Table,
+    location: &Location,
+) -> Result<()> {
+    let statement = (Arc::clone(&table.clear), SqliteArguments::default());
+    commit(connection, vec![statement], || {
+        format!("clearing {location}")
+    })
+    .await
+}
+
+/// Moves rows to where they are kept and not read, with one commit.
+pub(crate) async fn set_aside(
+    connection: &mut Connection,
+    table: &Table,
+    keys: &[Vec<u8>],
+    location: &Location,
+) -> Result<()> {
+    let mut statements = Vec::with_capacity(2 * keys.len());
+    for key in keys {
+        for sql in &table.set_aside {
+            let mut arguments = SqliteArguments::default();
+            bind(&mut arguments, key.as_slice())?;
+            statements.push((Arc::clone(sql), arguments));
+        }
+    }
+    let doing = || format!("setting aside {} rows of {location}", keys.len());
+    commit(connection, statements, doing).await
+}
+
+type Statement = (Arc<str>, SqliteArguments);
+
+/// The last write of each key, in key order (neighbours share pages), in as few statements as there are ones in the
+/// binary form of their number.
+fn statements(table: &Table, batch: &[ByteWrite<'_>]) -> Result<Vec<Statement>> {
+    let mut last: Vec<usize> = (0..batch.len()).collect();
+    last.sort_unstable_by(|&a, &b| batch[a].key.cmp(batch[b].key).then(b.cmp(&a)));
+    last.dedup_by(|&mut later, &mut kept| batch[later].key == batch[kept].key);
+
+    let writes = || last.iter().map(|&index| &batch[index]);
+    let upserts: Vec<_> = writes().filter(|write| write.value.is_some()).collect();
+    let deletes: Vec<_> = writes().filter(|write| write.value.is_none()).collect();
+
+    let mut statements = Vec::new();
+    for (kind, rows) in [(&table.upsert, upserts), (&table.delete, deletes)] {
+        let mut rest = rows.as_slice();
+        while !rest.is_empty() {
+            let log2 = rest.len().ilog2().min(Table::MAX_ROWS_LOG2);
+            let (now, later) = rest.split_at(1 << log2);
+            rest = later;
+            let mut arguments = SqliteArguments::default();
+            for write in now {
+                bind(&mut arguments, write.key)?;
+                if let Some(value) = write.value {
+                    bind(&mut arguments, value)?;
+                    bind(&mut arguments, i64::from(checksum(write.key, value)))?;
+                }
+            }
+            statements.push((Arc::clone(&kind[log2 as usize]), arguments));
+        }
+    }
+    Ok(statements)
+}
+
+fn bind<'a, T>(arguments: &mut SqliteArguments, value: T) -> Result<()>
+where
+    T: sqlx::Encode<'a, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    arguments
+        .add(value)
+        .map_err(|error| PersistentError::storage("binding an argument", error))
+}
+
+/// Runs statements as one transaction. A single statement is one by itself.
+async fn commit(
+    connection: &mut Connection,
+    statements: Vec<Statement>,
+    doing: impl Fn() -> String,
+) -> Result<()> {
+    if connection.broken {
+        return Err(storage(
+            doing(),
+            sqlx::Error::Protocol("an earlier commit failed".into()),
+        )
+        .unknown());
+    }
+    let alone = statements.len() == 1;
+    connection.in_transaction = !alone;
+    // A failure before COMMIT leaves nothing in the log that a crash could bring back.
+    let mut at_commit = alone;
+    let done = async {
+        let sqlite = &mut connection.sqlite;
+        if !alone {
+            query("BEGIN IMMEDIATE").execute(&mut *sqlite).await?;
+        }
+        for (sql, arguments) in statements {
+            query_with(AssertSqlSafe(sql), arguments)
+                .execute(&mut *sqlite)
+                .await?;
+        }
+        if !alone {
+            at_commit = true;
+            query("COMMIT").execute(sqlite).await?;
+        }
+        Ok(())
+    }
+    .await;
+    match done {
+        Ok(()) => {
+            connection.in_transaction = false;
+            Ok(())
+        }
+        Err(error) => {
+            let definite = !at_commit || leaves_no_trace(&error);
+            let undone = connection.undo(definite).await;
+            let error = storage(doing(), error);
+            Err(if undone { error } else { error.unknown() })
+        }
+    }
+}
+
+impl Connection {
+    /// Makes sure that a failed transaction stays gone. Returns false if that cannot be told.
+    async fn undo(&mut self, definite: bool) -> bool {
+        let undone = self.roll_back().await.is_ok() && (definite || self.barrier().await.is_ok());
+        self.broken |= !undone;
+        undone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn write<'a>(key: &'a str, value: Option<&'a str>) -> ByteWrite<'a> {
+        ByteWrite {
+            key: key.as_bytes(),
+            value: value.map(str::as_bytes),
+        }
+    }
+
+    #[test]
+    fn a_batch_becomes_few_statements_of_fixed_sizes() {
+        let table = Table::new("t", Path::new("t.db")).unwrap();
+        let keys: Vec<String> = (0..1037).map(|n| n.to_string()).collect();
+        let batch: Vec<_> = keys.iter().map(|key| write(key, Some("v"))).collect();
+        let sizes: Vec<usize> = statements(&table, &batch)
+            .unwrap()
+            .iter()
+            .map(|(_, arguments)| arguments.len() / 3)
+            .collect();
+        assert_eq!(sizes, [512, 512, 8, 4, 1]);
+    }
+
+    #[test]
+    fn only_the_last_write_of_a_key_is_sent() {
+        let table = Table::new("t", Path::new("t.db")).unwrap();
+        let batch = [
+            write("a", Some("1")),
+            write("b", Some("1")),
+            write("a", None),
+            write("b", Some("2")),
+        ];
+        let sent = statements(&table, &batch).unwrap();
+        assert_eq!(sent.len(), 2);
+        assert!(sent[0].0.starts_with("INSERT") && sent[0].1.len() == 3);
+        assert!(sent[1].0.starts_with("DELETE") && sent[1].1.len() == 1);
+    }
+}
