@@ -1,1 +1,43 @@
-#![allow(missing_docs)]
+#![doc = include_str!("../README.md")]
+
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+mod behaviour;
+mod conformance;
+mod disk;
+mod faulty;
+mod fixture;
+mod sample;
+mod stage;
+
+pub use behaviour::*;
+pub use conformance::{Verdict, check_all};
+pub use disk::{Disk, DiskBackend};
+pub use faulty::{Fault, Faults, Faulty};
+pub use fixture::{Fixture, OpenWith, open_with};
+pub use sample::{Item, Sample};
+
+/// Used by the macros.
+#[doc(hidden)]
+pub mod __private {
+    pub use tokio;
+}
+
+/// Polls a future a number of times, then drops it. Tells whether it had finished by then.
+///
+/// This is what a timeout, an abort or a `select!` does to a caller, at a chosen moment. The future's wake-ups go
+/// nowhere, so between two polls other tasks are given time to run.
+pub async fn drop_after_polls<F: Future>(future: F, polls: usize) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    for _ in 0..polls {
+        let poll = future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        if let Poll::Ready(output) = poll {
+            return Some(output);
+        }
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+    None
+}

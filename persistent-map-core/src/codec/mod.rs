@@ -20,7 +20,7 @@ mod bincode;
 mod json;
 #[cfg(feature = "message_pack")]
 mod message_pack;
-mod shape;
+pub mod shape;
 
 use std::error::Error;
 use std::fmt;
@@ -74,8 +74,8 @@ pub trait Codec: Send + Sync + 'static {
     /// A text that is the same as long as bytes written for `T` can be read as `T`. It is stored with the data and
     /// compared at open, because the bytes of one type may well decode as another.
     ///
-    /// The default describes the type down to each field, its name and its place. A codec whose bytes describe
-    /// themselves should answer more broadly, so that fields can be added.
+    /// The default is [`shape::exact`]: each field, its name and its place. A codec whose bytes describe themselves should
+    /// answer with [`shape::broad`], so that fields can be added.
     fn fingerprint<T: DeserializeOwned>(&self) -> String {
         shape::exact::<T>()
     }

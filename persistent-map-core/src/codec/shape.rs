@@ -24,8 +24,14 @@ const MAX_WALKS: usize = 512;
 /// Longer texts are cut and end with a hash of the whole.
 const MAX_TEXT: usize = 600;
 
-/// Every field and variant, by name and in order.
-pub(super) fn exact<T: DeserializeOwned>() -> String {
+/// Every field and variant, by name and in order, for codecs whose bytes do not say what they are.
+///
+/// ```
+/// use persistent_map_core::codec::shape;
+///
+/// assert_eq!(shape::exact::<(u32, Option<String>)>(), "(u32,?str)");
+/// ```
+pub fn exact<T: DeserializeOwned>() -> String {
     let mut walks = MAX_WALKS;
     let (mut text, variants) = walk_all_samples::<T>(0, &mut walks);
     for variant in 1..variants {
@@ -37,7 +43,13 @@ pub(super) fn exact<T: DeserializeOwned>() -> String {
 }
 
 /// Only what kind of thing it is, for codecs whose bytes name their fields.
-pub(super) fn broad<T: DeserializeOwned>() -> String {
+///
+/// ```
+/// use persistent_map_core::codec::shape;
+///
+/// assert_eq!(shape::broad::<std::collections::HashMap<String, u8>>(), "object");
+/// ```
+pub fn broad<T: DeserializeOwned>() -> String {
     let (text, _) = walk_all_samples::<T>(0, &mut MAX_WALKS.clone());
     match text.trim_start_matches('?') {
         t if t.starts_with('{') || t.starts_with("map") => "object",

@@ -1,0 +1,90 @@
+//! All behaviours on one backend: as tests of their own, or as a list of verdicts.
+
+use std::sync::Arc;
+
+use crate::behaviour;
+use crate::fixture::Fixture;
+
+/// What became of one behaviour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The name of the behaviour, which is the name of its function.
+    pub behaviour: &'static str,
+    /// Why it does not hold, or `None` if it does.
+    pub failure: Option<String>,
+}
+
+/// Makes one test for each behaviour of the contract, in a module of the given name.
+///
+/// ```
+/// use persistent_map_memory::InMemoryBackend;
+/// use persistent_map_testkit::{Item, conformance, open_with};
+///
+/// conformance!(in_memory, open_with::<String, Item, _, _>(|_dir| async {
+///     Ok(InMemoryBackend::new())
+/// }));
+/// # fn main() {}
+/// ```
+///
+/// What a behaviour asks for depends on the [capabilities](persistent_map_core::Capabilities) that the backend
+/// declares, so no test is ever skipped: a store without atomic batches, say, must refuse them and write nothing.
+#[macro_export]
+macro_rules! conformance {
+    ($module:ident, $fixture:expr) => {
+        mod $module {
+            #[allow(unused_imports, reason = "the fixture may need nothing from around it")]
+            use super::*;
+            $crate::for_each_behaviour! { ($crate::__conformance_test) $fixture }
+        }
+    };
+}
+
+/// One test.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_test {
+    ($fixture:expr, $($behaviour:ident)*) => {$(
+        #[test]
+        fn $behaviour() {
+            let runtime = $crate::__private::tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .expect("a tokio runtime");
+            runtime.block_on($crate::$behaviour(&$fixture));
+        }
+    )*};
+}
+
+macro_rules! verdicts {
+    ($fixture:expr, $($behaviour:ident)*) => {{
+        let mut verdicts = Vec::new();
+        $(
+            let fixture = Arc::clone($fixture);
+            let run = tokio::spawn(async move { behaviour::$behaviour(&*fixture).await });
+            verdicts.push(Verdict {
+                behaviour: stringify!($behaviour),
+                failure: run.await.err().map(|error| panic_message(error)),
+            });
+        )*
+        verdicts
+    }};
+}
+
+/// Runs all behaviours and says which of them hold. For checking the kit itself, and for backends whose set-up does not
+/// fit a test for each.
+pub async fn check_all<F: Fixture>(fixture: F) -> Vec<Verdict> {
+    let fixture = &Arc::new(fixture);
+    crate::for_each_behaviour!((verdicts) fixture)
+}
+
+fn panic_message(error: tokio::task::JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(payload) => payload
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string))
+            .unwrap_or_else(|| "a panic without a message".to_string()),
+        Err(error) => error.to_string(),
+    }
+}

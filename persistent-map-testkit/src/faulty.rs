@@ -1,0 +1,198 @@
+//! A backend that fails when it is told to.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use persistent_map_core::{
+    Capabilities, Encoded, Key, LoadSink, PersistentError, Result, StorageBackend, Value, Write,
+};
+use tokio::sync::watch;
+
+/// How a write fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// An error, and nothing was applied.
+    Refused,
+    /// An error that says the outcome is unknown; it was not applied.
+    UnknownNotApplied,
+    /// An error that says the outcome is unknown; it was applied.
+    UnknownApplied,
+    /// A panic before anything was applied.
+    Panic,
+}
+
+/// The switchboard of any number of [`Faulty`] backends.
+///
+/// ```
+/// use persistent_map_core::{Outcome, PersistentMap};
+/// use persistent_map_testkit::{Disk, Fault, Faults};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> persistent_map_core::Result<()> {
+/// let faults = Faults::new();
+/// let map = PersistentMap::new(faults.wrap(Disk::<String, u32>::new().backend())).await?;
+/// faults.fail_next(Fault::Refused);
+/// let error = map.insert("a".to_string(), 1).await.unwrap_err();
+/// assert_eq!(error.outcome(), Outcome::NotApplied);
+/// assert_eq!(map.get("a"), None);
+/// assert_eq!(map.insert("a".to_string(), 1).await?, None);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct Faults(Arc<Switches>);
+
+#[derive(Default)]
+struct Switches {
+    plan: Mutex<Plan>,
+    paused: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Plan {
+    /// Writes that have begun.
+    writes: u64,
+    /// Counted from 1.
+    at: Option<(u64, Fault)>,
+    always: Option<Fault>,
+}
+
+impl Faults {
+    /// No faults yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A backend that fails as these switches say.
+    pub fn wrap<B>(&self, inner: B) -> Faulty<B> {
+        Faulty {
+            inner,
+            faults: self.clone(),
+        }
+    }
+
+    /// Fails the next write.
+    pub fn fail_next(&self, fault: Fault) {
+        self.fail_nth(1, fault);
+    }
+
+    /// Fails the `n`-th write from now; 1 is the next one. Replaces what was planned before.
+    pub fn fail_nth(&self, n: u64, fault: Fault) {
+        let mut plan = self.plan();
+        plan.at = Some((plan.writes + n, fault));
+    }
+
+    /// Fails every write from now on.
+    pub fn fail_always(&self, fault: Fault) {
+        self.plan().always = Some(fault);
+    }
+
+    /// No more faults.
+    pub fn heal(&self) {
+        let mut plan = self.plan();
+        plan.at = None;
+        plan.always = None;
+    }
+
+    /// Lets writes wait before they do anything, until [`resume`](Self::resume).
+    pub fn pause(&self) {
+        self.0.paused.send_replace(true);
+    }
+
+    /// Lets waiting writes go on.
+    pub fn resume(&self) {
+        self.0.paused.send_replace(false);
+    }
+
+    /// How many writes have begun: `save`, `delete`, `apply` and `clear` count one each.
+    pub fn writes(&self) -> u64 {
+        self.plan().writes
+    }
+
+    fn plan(&self) -> std::sync::MutexGuard<'_, Plan> {
+        self.0.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn around(&self, write: impl Future<Output = Result<()>>) -> Result<()> {
+        let fault = {
+            let mut plan = self.plan();
+            plan.writes += 1;
+            let now = plan.writes;
+            plan.at
+                .take_if(|(at, _)| *at == now)
+                .map(|(_, fault)| fault)
+                .or(plan.always)
+        };
+        let mut paused = self.0.paused.subscribe();
+        // The sender is in `self`, so it cannot have gone.
+        let _ = paused.wait_for(|paused| !paused).await;
+        let failure = || PersistentError::storage("writing", "a fault was injected");
+        match fault {
+            None => write.await,
+            Some(Fault::Refused) => Err(failure()),
+            Some(Fault::UnknownNotApplied) => Err(failure().unknown()),
+            Some(Fault::UnknownApplied) => {
+                write.await?;
+                Err(failure().unknown())
+            }
+            Some(Fault::Panic) => panic!("a panic was injected"),
+        }
+    }
+}
+
+/// A backend that does what the inner one does, unless its [`Faults`] say otherwise.
+pub struct Faulty<B> {
+    inner: B,
+    faults: Faults,
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<K, V, B> StorageBackend<K, V> for Faulty<B>
+where
+    K: Key,
+    V: Value,
+    B: StorageBackend<K, V>,
+{
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn prepare(&self, key: &K, value: Option<&V>) -> Result<Option<Encoded>> {
+        self.inner.prepare(key, value)
+    }
+
+    async fn load(&self, sink: &mut dyn LoadSink<K, V>) -> Result<()> {
+        self.inner.load(sink).await
+    }
+
+    async fn load_all(&self) -> Result<HashMap<K, V>> {
+        self.inner.load_all().await
+    }
+
+    async fn save(&self, key: K, value: V) -> Result<()> {
+        self.faults.around(self.inner.save(key, value)).await
+    }
+
+    async fn delete(&self, key: &K) -> Result<()> {
+        self.faults.around(self.inner.delete(key)).await
+    }
+
+    async fn apply(&self, batch: &[Write<K, V>]) -> Result<()> {
+        self.faults.around(self.inner.apply(batch)).await
+    }
+
+    async fn clear(&self) -> Result<()> {
+        self.faults.around(self.inner.clear()).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.inner.flush().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}

@@ -1,0 +1,262 @@
+//! Backends with one bug each: the kit must find every one, and by the right behaviour.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use persistent_map_core::{Capabilities, LoadSink, PersistentError, Result, StorageBackend, Write};
+use persistent_map_testkit::{Fixture, check_all};
+
+/// What is wrong with the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bug {
+    None,
+    /// `delete` answers `Ok` and does nothing.
+    DropsADelete,
+    /// `Ok` comes when the write is in a buffer; `flush` and `close` store it.
+    AcknowledgesBeforeTheCommit,
+    /// A batch is applied from its end.
+    LosesOrder,
+    /// A batch is applied a piece at a time, and can be interrupted.
+    HalfAppliesABatch,
+    /// `load` leaves out the first row, as if it could not be read.
+    LiesInLoad,
+    /// `load` goes on when its sink refuses a row.
+    SwallowsTheSinksError,
+    /// Saving an existing key keeps the old value.
+    KeepsTheOldValue,
+    /// `clear` forgets to remove what is stored.
+    ClearsNothing,
+    /// Batches are declared and refused.
+    PromisesBatches,
+    /// The store is given back some time after `close`.
+    ClosesLate,
+}
+
+type Files = Arc<Mutex<HashMap<PathBuf, HashMap<String, String>>>>;
+
+struct Planted {
+    bug: Bug,
+    files: Files,
+    open: Arc<Mutex<HashSet<PathBuf>>>,
+}
+
+impl Planted {
+    fn new(bug: Bug) -> Self {
+        Planted {
+            bug,
+            files: Files::default(),
+            open: Arc::default(),
+        }
+    }
+}
+
+impl Fixture for Planted {
+    type Key = String;
+    type Value = String;
+    type Backend = Backend;
+
+    async fn open(&self, dir: &Path) -> Result<Backend> {
+        if !self.open.lock().unwrap().insert(dir.to_path_buf()) {
+            return Err(PersistentError::InUse {
+                path: dir.to_path_buf(),
+                owner: "another backend".into(),
+            });
+        }
+        Ok(Backend {
+            bug: self.bug,
+            file: dir.to_path_buf(),
+            files: Arc::clone(&self.files),
+            buffer: Mutex::default(),
+            open: Arc::clone(&self.open),
+            closed: Mutex::new(false),
+        })
+    }
+
+    fn crash(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut files = self.files.lock().unwrap();
+        let image = files.get(from).cloned().unwrap_or_default();
+        files.insert(to.to_path_buf(), image);
+        Ok(())
+    }
+}
+
+type Change = (String, Option<String>);
+
+struct Backend {
+    bug: Bug,
+    file: PathBuf,
+    files: Files,
+    buffer: Mutex<Vec<Change>>,
+    open: Arc<Mutex<HashSet<PathBuf>>>,
+    closed: Mutex<bool>,
+}
+
+impl Backend {
+    fn store(&self, change: Change) {
+        if self.bug == Bug::AcknowledgesBeforeTheCommit {
+            self.buffer.lock().unwrap().push(change);
+        } else {
+            self.commit(change);
+        }
+    }
+
+    fn commit(&self, (key, value): Change) {
+        let mut files = self.files.lock().unwrap();
+        let entries = files.entry(self.file.clone()).or_default();
+        match value {
+            Some(_) if self.bug == Bug::KeepsTheOldValue && entries.contains_key(&key) => {}
+            Some(value) => {
+                entries.insert(key, value);
+            }
+            None if self.bug == Bug::DropsADelete => {}
+            None => {
+                entries.remove(&key);
+            }
+        }
+    }
+
+    fn release(&self) {
+        if !std::mem::replace(&mut *self.closed.lock().unwrap(), true) {
+            self.open.lock().unwrap().remove(&self.file);
+        }
+    }
+}
+
+#[async_trait]
+impl StorageBackend<String, String> for Backend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::one_at_a_time().with_atomic_batches()
+    }
+
+    async fn load(&self, sink: &mut dyn LoadSink<String, String>) -> Result<()> {
+        let skipped = usize::from(self.bug == Bug::LiesInLoad);
+        for (key, value) in self.load_all().await?.into_iter().skip(skipped) {
+            let taken = sink.entry(key, value);
+            if self.bug != Bug::SwallowsTheSinksError {
+                taken?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn load_all(&self) -> Result<HashMap<String, String>> {
+        Ok(self
+            .files
+            .lock()
+            .unwrap()
+            .get(&self.file)
+            .cloned()
+            .unwrap_or_default())
+    }
+
+    async fn save(&self, key: String, value: String) -> Result<()> {
+        self.store((key, Some(value)));
+        Ok(())
+    }
+
+    async fn delete(&self, key: &String) -> Result<()> {
+        self.store((key.clone(), None));
+        Ok(())
+    }
+
+    async fn apply(&self, batch: &[Write<String, String>]) -> Result<()> {
+        if self.bug == Bug::PromisesBatches && batch.len() > 1 {
+            return Err(PersistentError::unsupported("atomic batches"));
+        }
+        let mut changes: Vec<Change> = batch
+            .iter()
+            .map(|write| (write.key().clone(), write.value().cloned()))
+            .collect();
+        if self.bug == Bug::LosesOrder {
+            changes.reverse();
+        }
+        for (index, change) in changes.into_iter().enumerate() {
+            if self.bug == Bug::HalfAppliesABatch && index % 100 == 99 {
+                tokio::task::yield_now().await;
+            }
+            self.store(change);
+        }
+        Ok(())
+    }
+
+    async fn clear(&self) -> Result<()> {
+        if self.bug != Bug::ClearsNothing {
+            self.files.lock().unwrap().remove(&self.file);
+        }
+        self.buffer.lock().unwrap().clear();
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<()> {
+        let buffered = std::mem::take(&mut *self.buffer.lock().unwrap());
+        for change in buffered {
+            self.commit(change);
+        }
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.flush().await?;
+        if self.bug == Bug::ClosesLate {
+            // Left to `Drop`.
+            return Ok(());
+        }
+        self.release();
+        Ok(())
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_without_a_bug_passes() {
+    for verdict in check_all(Planted::new(Bug::None)).await {
+        assert_eq!(verdict.failure, None, "{}", verdict.behaviour);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_planted_bug_is_found_by_the_behaviour_it_breaks() {
+    for (bug, behaviour) in [
+        (Bug::DropsADelete, "a_deleted_entry_is_gone_after_reopening"),
+        (
+            Bug::AcknowledgesBeforeTheCommit,
+            "an_acknowledged_save_survives_a_kill",
+        ),
+        (Bug::LosesOrder, "a_batch_is_applied_in_order_or_refused"),
+        (
+            Bug::HalfAppliesABatch,
+            "a_batch_cut_short_is_applied_completely_or_not_at_all",
+        ),
+        (Bug::LiesInLoad, "load_gives_every_entry_once"),
+        (
+            Bug::SwallowsTheSinksError,
+            "load_stops_when_the_sink_refuses",
+        ),
+        (Bug::KeepsTheOldValue, "the_last_save_of_a_key_wins"),
+        (Bug::ClearsNothing, "clear_removes_everything_or_is_refused"),
+        (
+            Bug::PromisesBatches,
+            "a_batch_is_applied_in_order_or_refused",
+        ),
+        (Bug::ClosesLate, "a_closed_store_can_be_reopened_at_once"),
+    ] {
+        let failed: Vec<&str> = check_all(Planted::new(bug))
+            .await
+            .into_iter()
+            .filter(|verdict| verdict.failure.is_some())
+            .map(|verdict| verdict.behaviour)
+            .collect();
+        assert!(
+            failed.contains(&behaviour),
+            "{bug:?}: {behaviour} passed; failed: {failed:?}"
+        );
+    }
+}
