@@ -56,7 +56,7 @@ impl fmt::Display for Outcome {
 /// assert_eq!(error.outcome(), Outcome::NotApplied);
 /// assert_eq!(error.unknown().outcome(), Outcome::Unknown);
 /// ```
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum PersistentError {
     /// The store failed. `outcome` says whether the change may have happened all the same.
@@ -72,7 +72,7 @@ pub enum PersistentError {
 
     /// A key or value that could be written but not read back, refused before anything was written.
     #[error(
-        "a {part} of type `{type_name}` cannot be stored with the codec {codec}: {source}. {advice}"
+        "the {part} of type `{type_name}` cannot be stored with the codec {codec}: {source}. {advice}"
     )]
     Unstorable {
         /// `"key"` or `"value"`.
@@ -88,7 +88,7 @@ pub enum PersistentError {
     },
 
     /// An entry larger than the store takes, refused before anything was written.
-    #[error("a {part} of {bytes} bytes is larger than the store takes ({limit} bytes)")]
+    #[error("the {part} of {bytes} bytes is larger than the store takes ({limit} bytes)")]
     TooLarge {
         /// `"key"`, `"value"` or `"entry"`.
         part: &'static str,
@@ -244,6 +244,13 @@ impl PersistentError {
             PersistentError::PartlyCleared { .. } => Outcome::Partly,
             _ => Outcome::NotApplied,
         }
+    }
+}
+
+/// The same text as `Display`: it is what `fn main() -> Result<()>` prints, and people shall be able to read it.
+impl fmt::Debug for PersistentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 

@@ -37,7 +37,7 @@ pub struct OpenReport {
     pub entries: u64,
     /// Rows that could not be read and were set aside. Always empty with [`OnCorrupt::Fail`].
     pub quarantined: Vec<CorruptRow>,
-    /// How long it took.
+    /// How long loading took. Opening the file itself comes before that, in the backend.
     pub elapsed: Duration,
 }
 

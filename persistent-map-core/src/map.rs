@@ -68,6 +68,9 @@ where
 {
     /// Opens a map with the default options: loads all entries of `backend` and starts writing to it.
     ///
+    /// The types of keys and values follow from how the map is used. If that does not say it all, name them:
+    /// `PersistentMap::<String, u64, _>::new(backend)`.
+    ///
     /// # Errors
     /// As for [`Builder::open`].
     ///

@@ -102,7 +102,8 @@ impl<C: Codec + Clone> SqliteBackend<C> {
     /// Another named map in the same file, on the same connection, with the same codec.
     ///
     /// Names are 1 to 64 ASCII letters, digits, `_` and `-`; upper and lower case are the same. The table is made when a
-    /// map is first opened on it. The file stays open until all backends of it are closed or dropped.
+    /// map is first opened on it. Each map is closed for itself; the file
+    /// is released when all backends of it are closed or dropped, this one too.
     ///
     /// ```
     /// use persistent_map_core::PersistentMap;
@@ -391,7 +392,7 @@ mod tests {
         let error = backend.check(11, MAX_ENTRY_BYTES - 10).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "a entry of 999999001 bytes is larger than the store takes (999999000 bytes)"
+            "the entry of 999999001 bytes is larger than the store takes (999999000 bytes)"
         );
     }
 }

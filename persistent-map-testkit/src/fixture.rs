@@ -39,10 +39,14 @@ pub trait Fixture: Send + Sync + 'static {
 /// A fixture that calls `open` with a directory.
 ///
 /// ```
-/// use persistent_map_testkit::{Item, open_with};
 /// use persistent_map_memory::InMemoryBackend;
+/// use persistent_map_testkit::{Item, check_all, open_with};
 ///
+/// # #[tokio::main]
+/// # async fn main() {
 /// let fixture = open_with::<String, Item, _, _>(|_dir| async { Ok(InMemoryBackend::new()) });
+/// assert!(check_all(fixture).await.iter().all(|verdict| verdict.failure.is_none()));
+/// # }
 /// ```
 pub fn open_with<K, V, F, R>(open: F) -> OpenWith<K, V, F>
 where

@@ -1,0 +1,427 @@
+//! Code that the map is given: serde implementations that do not fit together, and code that panics.
+
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use persistent_map_core::{
+    Bincode, ByteStore, ByteWrite, Capabilities, Codec, Format, Json, Location, MessagePack,
+    OnCorrupt, Outcome, PersistentError, PersistentMap, Result, RowSink, RowVerdict, async_trait,
+};
+use persistent_map_testkit::{Disk, Faults, drop_after_polls};
+use serde::{Deserialize, Serialize};
+
+type Rows = Arc<Mutex<Vec<(Vec<u8>, Vec<u8>)>>>;
+
+/// The smallest byte store: a list of rows, shared by all that are opened on it.
+struct Shelf<C> {
+    rows: Rows,
+    codec: C,
+}
+
+impl<C: Codec> Shelf<C> {
+    fn new(codec: C) -> Self {
+        Shelf {
+            rows: Rows::default(),
+            codec,
+        }
+    }
+}
+
+#[async_trait]
+impl<C: Codec> ByteStore for Shelf<C> {
+    type Codec = C;
+    fn codec(&self) -> &C {
+        &self.codec
+    }
+    fn location(&self) -> Location {
+        Location {
+            file: Some("shelf".into()),
+            table: None,
+        }
+    }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::one_at_a_time().with_atomic_batches()
+    }
+    fn check(&self, _: usize, value_bytes: usize) -> Result<()> {
+        if value_bytes <= 100 {
+            return Ok(());
+        }
+        Err(PersistentError::TooLarge {
+            part: "value",
+            bytes: value_bytes as u64,
+            limit: 100,
+        })
+    }
+    async fn load(&self, _: &Format, sink: &mut dyn RowSink) -> Result<()> {
+        let rows = self.rows.lock().unwrap().clone();
+        let mut kept = Vec::new();
+        for (number, (key, value)) in (1..).zip(rows) {
+            if sink.row(number, &key, &value)? == RowVerdict::Loaded {
+                kept.push((key, value));
+            }
+        }
+        *self.rows.lock().unwrap() = kept;
+        Ok(())
+    }
+    async fn apply(&self, batch: &[ByteWrite<'_>]) -> Result<()> {
+        let mut rows = self.rows.lock().unwrap();
+        for write in batch {
+            rows.retain(|(key, _)| key != write.key);
+            if let Some(value) = write.value {
+                rows.push((write.key.to_vec(), value.to_vec()));
+            }
+        }
+        Ok(())
+    }
+    async fn clear(&self) -> Result<()> {
+        self.rows.lock().unwrap().clear();
+        Ok(())
+    }
+    async fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Skipping {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+    id: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Number(u64),
+    Text(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+enum Tagged {
+    Circle { radius: f64 },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Flattened {
+    id: u64,
+    #[serde(flatten)]
+    more: std::collections::BTreeMap<String, u64>,
+}
+
+async fn insert<C: Codec, V>(codec: C, value: V) -> Result<V>
+where
+    V: persistent_map_core::Value,
+{
+    let map = PersistentMap::new(Shelf::new(codec)).await?;
+    let inserted = map.insert("k".to_string(), value).await;
+    assert_eq!(map.contains_key("k"), inserted.is_ok());
+    assert_eq!(
+        map.backend().rows.lock().unwrap().len(),
+        usize::from(inserted.is_ok())
+    );
+    inserted?;
+    Ok(map.get("k").unwrap())
+}
+
+#[tokio::test]
+async fn a_type_that_bincode_cannot_read_back_is_refused_with_advice_and_others_take_it() {
+    fn check(refused: Result<impl std::fmt::Debug>) {
+        let error = refused.unwrap_err();
+        assert!(
+            matches!(error, PersistentError::Unstorable { .. }),
+            "{error:?}"
+        );
+        assert_eq!(error.outcome(), Outcome::NotApplied);
+        let text = error.to_string();
+        for word in [
+            "the value of type",
+            "bincode2",
+            "skip_serializing_if",
+            "untagged",
+            "MessagePack",
+        ] {
+            assert!(text.contains(word), "{word} is missing: {text}");
+        }
+    }
+    let skipping = Skipping { note: None, id: 7 };
+    let untagged = Untagged::Number(7);
+    let tagged = Tagged::Circle { radius: 1.0 };
+    let flattened = Flattened {
+        id: 7,
+        more: [("a".to_string(), 1)].into(),
+    };
+    check(insert(Bincode, skipping.clone()).await);
+    check(insert(Bincode, untagged.clone()).await);
+    check(insert(Bincode, Untagged::Text(String::new())).await);
+    check(insert(Bincode, tagged.clone()).await);
+    assert!(insert(Bincode, flattened.clone()).await.is_err());
+
+    assert_eq!(
+        insert(MessagePack, skipping.clone()).await.unwrap(),
+        skipping
+    );
+    assert_eq!(
+        insert(MessagePack, untagged.clone()).await.unwrap(),
+        untagged
+    );
+    assert_eq!(insert(MessagePack, tagged.clone()).await.unwrap(), tagged);
+    assert_eq!(
+        insert(MessagePack, flattened.clone()).await.unwrap(),
+        flattened
+    );
+    assert_eq!(insert(Json, skipping.clone()).await.unwrap(), skipping);
+    assert_eq!(insert(Json, untagged.clone()).await.unwrap(), untagged);
+    assert_eq!(insert(Json, tagged.clone()).await.unwrap(), tagged);
+    assert_eq!(insert(Json, flattened.clone()).await.unwrap(), flattened);
+    assert!(
+        insert(Json, f64::NAN).await.is_err(),
+        "JSON has no form for NaN"
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_does_not_fail_its_neighbours() {
+    let map = PersistentMap::<u64, String, _>::new(Shelf::new(Bincode))
+        .await
+        .unwrap();
+    let mut writes = tokio::task::JoinSet::new();
+    for n in 0..100u64 {
+        let map = map.clone();
+        let size = if n == 50 { 1000 } else { 10 };
+        writes.spawn(async move { (n, map.insert(n, "x".repeat(size)).await) });
+    }
+    for (n, result) in writes.join_all().await {
+        match result {
+            Ok(_) => assert_ne!(n, 50),
+            Err(PersistentError::TooLarge { limit: 100, .. }) => assert_eq!(n, 50),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(map.len(), 99);
+}
+
+#[tokio::test]
+async fn keys_without_a_fixed_form_are_refused() {
+    type Set = std::collections::BTreeSet<u8>;
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    struct Unordered(std::collections::HashSet<u64>);
+    impl Hash for Unordered {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            self.0.len().hash(state);
+        }
+    }
+    #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    struct Forgetful {
+        id: u64,
+        #[serde(skip)]
+        forgotten: u64,
+    }
+    let map = PersistentMap::<Unordered, u8, _>::new(Shelf::new(Bincode))
+        .await
+        .unwrap();
+    let error = map
+        .insert(Unordered((0..50).collect()), 1)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("BTreeSet"), "{error}");
+
+    let map = PersistentMap::<Forgetful, u8, _>::new(Shelf::new(Bincode))
+        .await
+        .unwrap();
+    let error = map
+        .insert(
+            Forgetful {
+                id: 1,
+                forgotten: 2,
+            },
+            1,
+        )
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("another one"), "{error}");
+    map.insert(
+        Forgetful {
+            id: 1,
+            forgotten: 0,
+        },
+        1,
+    )
+    .await
+    .unwrap();
+
+    let map = PersistentMap::<Set, u8, _>::new(Shelf::new(Bincode))
+        .await
+        .unwrap();
+    map.insert((0..50).collect(), 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn rows_that_do_not_decode_fail_the_open_or_are_set_aside() {
+    let shelf = Shelf::new(Bincode);
+    let rows = Arc::clone(&shelf.rows);
+    let map = PersistentMap::<String, u64, _>::new(shelf).await.unwrap();
+    map.insert("good".to_string(), 1).await.unwrap();
+    map.close().await.unwrap();
+    let encode = |text: &str| Bincode.encode(text).unwrap();
+    rows.lock().unwrap().push((encode("bad value"), vec![255]));
+    rows.lock().unwrap().push((vec![9], encode("bad key")));
+    // 251 announces two more bytes: a longer form of the length 1 than the codec writes.
+    rows.lock().unwrap().push((vec![251, 1, 0, b'x'], vec![7]));
+    let all_rows = rows.lock().unwrap().clone();
+
+    let reopen = |policy| {
+        let shelf = Shelf {
+            rows: Arc::clone(&rows),
+            codec: Bincode,
+        };
+        PersistentMap::<String, u64, _>::builder(shelf)
+            .on_corrupt(policy)
+            .open_with_report()
+    };
+    let error = reopen(OnCorrupt::Fail).await.unwrap_err();
+    let PersistentError::Corrupt(row) = &error else {
+        panic!("{error}");
+    };
+    assert_eq!((row.row, row.key.as_str()), (2, "\"bad value\""));
+    assert!(
+        error
+            .to_string()
+            .contains("row 2 of shelf, key \"bad value\""),
+        "{error}"
+    );
+    assert_eq!(
+        *rows.lock().unwrap(),
+        all_rows,
+        "a failed open changed the store"
+    );
+
+    let (map, report) = reopen(OnCorrupt::Quarantine).await.unwrap();
+    assert_eq!((map.len(), report.entries), (1, 1));
+    let found: Vec<u64> = report.quarantined.iter().map(|row| row.row).collect();
+    assert_eq!(found, [2, 3, 4]);
+}
+
+/// Panics when it is told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    Hash,
+    Eq,
+    Clone,
+    Serialize,
+    Deserialize,
+}
+
+static ARMED: Mutex<Option<When>> = Mutex::new(None);
+
+fn maybe_panic(now: When) {
+    let armed = *ARMED
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    assert!(armed != Some(now), "planted");
+}
+
+#[derive(Debug)]
+struct Touchy(u64);
+
+impl Hash for Touchy {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        maybe_panic(When::Hash);
+        self.0.hash(state);
+    }
+}
+impl PartialEq for Touchy {
+    fn eq(&self, other: &Self) -> bool {
+        maybe_panic(When::Eq);
+        self.0 == other.0
+    }
+}
+impl Eq for Touchy {}
+impl Clone for Touchy {
+    fn clone(&self) -> Self {
+        maybe_panic(When::Clone);
+        Touchy(self.0)
+    }
+}
+impl Serialize for Touchy {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        maybe_panic(When::Serialize);
+        self.0.serialize(serializer)
+    }
+}
+impl<'de> Deserialize<'de> for Touchy {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        maybe_panic(When::Deserialize);
+        u64::deserialize(deserializer).map(Touchy)
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_the_types_fails_the_call_and_not_the_map() {
+    let map = PersistentMap::<Touchy, u64, _>::new(Shelf::new(Bincode))
+        .await
+        .unwrap();
+    map.insert(Touchy(1), 1).await.unwrap();
+    for when in [
+        When::Hash,
+        When::Eq,
+        When::Serialize,
+        When::Deserialize,
+        When::Clone,
+    ] {
+        *ARMED.lock().unwrap() = Some(when);
+        let inserted = map.insert(Touchy(1), 2).await;
+        let removed = map.remove(&Touchy(1)).await;
+        *ARMED.lock().unwrap() = None;
+        match when {
+            // Neither call clones a key, but `remove` makes an owned one.
+            When::Clone => assert!(inserted.is_ok()),
+            _ => assert!(
+                matches!(inserted, Err(PersistentError::Panicked { .. })),
+                "{when:?}: {inserted:?}"
+            ),
+        }
+        let error = removed.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::NotApplied, "{when:?}: {error}");
+        map.insert(Touchy(1), 3).await.unwrap();
+        assert_eq!(map.get(&Touchy(1)), Some(3), "{when:?}");
+        assert_eq!(map.len(), 1);
+    }
+}
+
+/// Panics when it is dropped while armed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Explosive;
+
+static EXPLODE: AtomicBool = AtomicBool::new(false);
+
+impl Drop for Explosive {
+    fn drop(&mut self) {
+        assert!(!EXPLODE.swap(false, Ordering::SeqCst), "planted");
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_panics_when_dropped_does_not_end_the_writer() {
+    let faults = Faults::new();
+    let map = PersistentMap::new(faults.wrap(Disk::<u64, Explosive>::new().backend()))
+        .await
+        .unwrap();
+    map.insert(1, Explosive).await.unwrap();
+    faults.pause();
+    drop_after_polls(map.insert(1, Explosive), 1).await;
+    // The answer, with the value that was replaced, will reach nobody and is dropped in the writer.
+    EXPLODE.store(true, Ordering::SeqCst);
+    faults.resume();
+    map.flush().await.unwrap();
+    assert!(
+        !EXPLODE.load(Ordering::SeqCst),
+        "nothing was dropped while armed"
+    );
+    map.insert(2, Explosive).await.unwrap();
+    assert_eq!(map.len(), 2);
+}
