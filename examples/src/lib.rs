@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 mod airport;
+mod store;
 
 pub use airport::{AIRPORTS_CSV, Airport, Airports, ReadError, read};
+pub use store::{Mismatch, Store};
 
 /// For code that meets errors of several kinds and only passes them on.
 pub type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
