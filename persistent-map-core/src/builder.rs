@@ -140,8 +140,11 @@ where
                 contain_async("loading the store", shared.backend.load(&mut loader)).await
         {
             tracing::error!(target: "persistent_map", %error, "cannot open the map");
-            // The reason to give is the first one; the store is released as well as it can be.
-            let _ = contain_async("the backend", shared.backend.close()).await;
+            // The reason to give is the first one; the store is released as well as it can be, unless it is another
+            // map's.
+            if !matches!(error, PersistentError::InUse { .. }) {
+                let _ = contain_async("the backend", shared.backend.close()).await;
+            }
             return Err(error);
         }
         let report = loader.report(started.elapsed());

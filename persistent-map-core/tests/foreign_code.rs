@@ -8,7 +8,7 @@ use persistent_map_core::{
     Bincode, ByteStore, ByteWrite, Capabilities, Codec, Format, Json, Location, MessagePack,
     OnCorrupt, Outcome, PersistentError, PersistentMap, Result, RowSink, RowVerdict, async_trait,
 };
-use persistent_map_testkit::{Disk, Faults, drop_after_polls};
+use persistent_map_testkit::{Faults, drop_after_polls};
 use serde::{Deserialize, Serialize};
 
 type Rows = Arc<Mutex<Vec<(Vec<u8>, Vec<u8>)>>>;
@@ -408,10 +408,10 @@ impl Drop for Explosive {
 #[tokio::test]
 async fn a_value_that_panics_when_dropped_does_not_end_the_writer() {
     let faults = Faults::new();
-    let map = PersistentMap::new(faults.wrap(Disk::<u64, Explosive>::new().backend()))
+    let map = PersistentMap::new(faults.wrap(Shelf::new(Bincode)))
         .await
         .unwrap();
-    map.insert(1, Explosive).await.unwrap();
+    map.insert(1u64, Explosive).await.unwrap();
     faults.pause();
     drop_after_polls(map.insert(1, Explosive), 1).await;
     // The answer, with the value that was replaced, will reach nobody and is dropped in the writer.

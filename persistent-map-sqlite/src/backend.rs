@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use persistent_map_core::{
@@ -45,7 +45,7 @@ const MAX_ENTRY_BYTES: usize = 1_000_000_000 - 1_000;
 /// ```
 pub struct SqliteBackend<C = Bincode> {
     /// Gone after `close`.
-    database: Mutex<Option<Arc<Database>>>,
+    hold: Mutex<Option<Hold>>,
     table: Table,
     codec: C,
     location: Location,
@@ -133,6 +133,54 @@ impl<C: Codec + Clone> SqliteBackend<C> {
     }
 }
 
+/// A share in the open database.
+struct Hold {
+    database: Arc<Database>,
+    /// The table is taken, by this backend and no other.
+    claimed: bool,
+}
+
+impl<C> SqliteBackend<C> {
+    fn hold(&self) -> MutexGuard<'_, Option<Hold>> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn database(&self) -> Result<Arc<Database>> {
+        match &*self.hold() {
+            Some(hold) => Ok(Arc::clone(&hold.database)),
+            None => Err(PersistentError::Closed),
+        }
+    }
+
+    /// Takes the table for one map. A backend that is shared between two maps is refused by it as well.
+    async fn claim(&self) -> Result<Arc<Database>> {
+        let database = self.database()?;
+        database.claim(self.table.name()).await?;
+        match &mut *self.hold() {
+            Some(hold) => hold.claimed = true,
+            None => {
+                database.release(self.table.name());
+                return Err(PersistentError::Closed);
+            }
+        }
+        Ok(database)
+    }
+
+    fn unclaim(&self) {
+        if let Some(hold) = &mut *self.hold()
+            && std::mem::take(&mut hold.claimed)
+        {
+            hold.database.release(self.table.name());
+        }
+    }
+
+    /// Gives everything back but the file, which goes with its last user.
+    fn let_go(&self) -> Option<Arc<Database>> {
+        self.unclaim();
+        self.hold().take().map(|hold| hold.database)
+    }
+}
+
 impl<C: Codec> SqliteBackend<C> {
     /// Another named map in the same file, with a codec of its own.
     ///
@@ -163,17 +211,12 @@ impl<C: Codec> SqliteBackend<C> {
             capabilities: Capabilities::one_at_a_time()
                 .with_atomic_batches()
                 .surviving(database.survives),
-            database: Mutex::new(Some(database)),
+            hold: Mutex::new(Some(Hold {
+                database,
+                claimed: false,
+            })),
             codec,
         })
-    }
-
-    fn database(&self) -> Result<Arc<Database>> {
-        self.database
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .ok_or(PersistentError::Closed)
     }
 }
 
@@ -206,24 +249,17 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
     }
 
     async fn load(&self, format: &Format, rows: &mut dyn RowSink) -> Result<()> {
-        let database = self.database()?;
-        database.claim(self.table.name())?;
-        let mut connection = database.connection().await?;
+        let database = self.claim().await?;
         let loaded = async {
+            let mut connection = database.connection().await?;
             schema::agree_on_format(&mut connection, &self.table, format, &self.location).await?;
             database.make_durable(&mut connection).await?;
-            read::all(
-                &mut connection,
-                &self.table,
-                &self.location,
-                database.quick_check,
-                rows,
-            )
-            .await
+            let check = database.quick_check;
+            read::all(&mut connection, &self.table, &self.location, check, rows).await
         }
         .await;
         if loaded.is_err() {
-            database.release(self.table.name());
+            self.unclaim();
         }
         loaded
     }
@@ -247,31 +283,16 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
     }
 
     async fn close(&self) -> Result<()> {
-        let database = self
-            .database
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        match database {
-            Some(database) => {
-                database.release(self.table.name());
-                Database::close(database).await
-            }
+        match self.let_go() {
+            Some(database) => Database::close(database).await,
             None => Ok(()),
         }
     }
 }
 
-/// A backend that is dropped gives its table back; the last one closes the file.
 impl<C> Drop for SqliteBackend<C> {
     fn drop(&mut self) {
-        let database = self
-            .database
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(database) = database.take() {
-            database.release(self.table.name());
-        }
+        self.let_go();
     }
 }
 

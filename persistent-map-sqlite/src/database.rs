@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use persistent_map_core::{PersistentError, Result, Survives};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -14,7 +14,7 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard, oneshot};
 use crate::backend::Synchronous;
 use crate::failure::{is_busy, storage};
 use crate::file::{self, Target};
-use crate::lock::LockFile;
+use crate::lock::{LockFile, PATIENCE, RETRY};
 use crate::schema;
 
 /// How long SQLite waits for a lock that another process holds for a moment.
@@ -68,6 +68,8 @@ pub(crate) struct Connection {
     pub(crate) broken: bool,
     /// What was recovered at open has been made durable.
     durable: bool,
+    /// The file is marked as in use, or is about to be.
+    in_use: bool,
 }
 
 impl Database {
@@ -85,10 +87,15 @@ impl Database {
             }
             Target::Existing { lock, has_wal } => {
                 let accept = settings.accept_missing_wal || has_wal;
-                let mut database = Self::connect(settings, Some(lock)).await?;
-                if !accept && schema::was_left_open(database.get_mut()?).await? {
+                let database = Self::connect(settings, Some(lock)).await?;
+                let mut connection = database.connection().await?;
+                connection.in_use = schema::was_left_open(&mut connection, &database.path).await?;
+                if connection.in_use && !accept {
+                    // Closing it must not make it look as if it were whole.
+                    connection.in_use = false;
                     return Err(file::wal_is_missing(&database.path));
                 }
+                drop(connection);
                 Ok(database)
             }
         }
@@ -114,13 +121,13 @@ impl Database {
                     storage(opening(), error)
                 }
             })?;
-        check_version(&mut sqlite).await?;
+        check_version(&mut sqlite, opening).await?;
         if lock.is_none() {
             schema::create_on(&mut sqlite)
                 .await
                 .map_err(|error| storage(opening(), error))?;
         }
-        check_pragmas(&mut sqlite, &settings, lock.is_none()).await?;
+        check_pragmas(&mut sqlite, &settings, lock.is_none(), opening).await?;
         tracing::debug!(target: "persistent_map", path = %path.display(), "database open");
         Ok(Database {
             survives: match lock {
@@ -134,6 +141,7 @@ impl Database {
                 in_transaction: false,
                 broken: false,
                 durable: false,
+                in_use: false,
             })),
             claims: Mutex::default(),
             lock,
@@ -150,22 +158,20 @@ impl Database {
         Ok(connection)
     }
 
-    fn get_mut(&mut self) -> Result<&mut Connection> {
-        self.connection
-            .get_mut()
-            .as_mut()
-            .ok_or(PersistentError::Closed)
-    }
-
-    /// Takes a table for one map.
-    pub(crate) fn claim(&self, table: &str) -> Result<()> {
-        if self.claims().insert(table.to_ascii_lowercase()) {
-            return Ok(());
+    /// Takes a table for one map. Waits a little for one that is just closing.
+    pub(crate) async fn claim(&self, table: &str) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.claims().insert(table.to_ascii_lowercase()) {
+            if Instant::now() >= deadline {
+                return Err(PersistentError::InUse {
+                    path: self.path.clone(),
+                    owner: format!("another map of this process, as table `{table}`"),
+                });
+            }
+            // Not tokio's timer: a runtime need not have one.
+            let _ = tokio::task::spawn_blocking(|| thread::sleep(RETRY)).await;
         }
-        Err(PersistentError::InUse {
-            path: self.path.clone(),
-            owner: format!("another map of this process, as table `{table}`"),
-        })
+        Ok(())
     }
 
     pub(crate) fn release(&self, table: &str) {
@@ -184,6 +190,7 @@ impl Database {
             return Ok(());
         }
         let doing = || format!("making {} durable after opening it", self.path.display());
+        connection.in_use = true;
         for statement in [schema::MARK_IN_USE, "PRAGMA wal_checkpoint(TRUNCATE)"] {
             query(statement)
                 .execute(&mut connection.sqlite)
@@ -277,10 +284,10 @@ impl Connection {
             .map(drop)
     }
 
+    /// SQLite merges the log into the file when it closes it, so the mark must be gone by then: also if the log was left
+    /// by somebody else, and also after failures.
     async fn shut_down(mut self) -> Result<(), sqlx::Error> {
-        let at_rest = if self.broken || !self.durable {
-            Ok(())
-        } else {
+        let at_rest = if self.in_use {
             match self.roll_back().await {
                 Ok(()) => query(schema::MARK_CLOSED)
                     .execute(&mut self.sqlite)
@@ -288,6 +295,8 @@ impl Connection {
                     .map(drop),
                 Err(error) => Err(error),
             }
+        } else {
+            Ok(())
         };
         at_rest.and(self.sqlite.close().await)
     }
@@ -339,11 +348,11 @@ fn synchronous_name(level: Synchronous) -> &'static str {
     }
 }
 
-async fn check_version(sqlite: &mut SqliteConnection) -> Result<()> {
+async fn check_version(sqlite: &mut SqliteConnection, opening: impl Fn() -> String) -> Result<()> {
     let version: String = query_scalar("SELECT sqlite_version()")
         .fetch_one(sqlite)
         .await
-        .map_err(|error| storage("asking for the version of SQLite", error))?;
+        .map_err(|error| storage(opening(), error))?;
     if parse_version(&version) >= Some(SQLITE_FLOOR) {
         return Ok(());
     }
@@ -368,6 +377,7 @@ async fn check_pragmas(
     sqlite: &mut SqliteConnection,
     settings: &Settings,
     in_memory: bool,
+    opening: impl Fn() -> String,
 ) -> Result<()> {
     let expected = [
         ("journal_mode", if in_memory { "memory" } else { "wal" }),
@@ -395,7 +405,7 @@ async fn check_pragmas(
         let found: String = query_scalar(AssertSqlSafe(sql))
             .fetch_one(&mut *sqlite)
             .await
-            .map_err(|error| storage(format!("reading back PRAGMA {pragma}"), error))?;
+            .map_err(|error| storage(opening(), error))?;
         if found != wanted {
             return Err(PersistentError::unsupported(format!(
                 "PRAGMA {pragma} = {wanted} on this file system (SQLite answers {found}): \

@@ -15,8 +15,9 @@ use persistent_map_core::{PersistentError, Result};
 
 use crate::file::{refused, with_suffix};
 
-/// How long to wait for an owner who is just closing.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long to wait for an owner who is just closing, and how often to look.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) const RETRY: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 pub(crate) struct LockFile {
@@ -50,7 +51,7 @@ impl LockFile {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    thread::sleep(Duration::from_millis(10));
+                    thread::sleep(RETRY);
                 }
                 Err(TryLockError::WouldBlock) => {
                     return Err(PersistentError::InUse {

@@ -199,11 +199,11 @@ pub(crate) async fn create_on(sqlite: &mut SqliteConnection) -> Result<(), sqlx:
 }
 
 /// Whether the last owner did not close it.
-pub(crate) async fn was_left_open(connection: &mut Connection) -> Result<bool> {
+pub(crate) async fn was_left_open(connection: &mut Connection, path: &Path) -> Result<bool> {
     query_scalar("SELECT in_use FROM persistent_map_state")
         .fetch_one(&mut connection.sqlite)
         .await
-        .map_err(|error| storage("reading the state of the database", error))
+        .map_err(|error| storage(format!("reading the state of {}", path.display()), error))
 }
 
 /// Compares the types of a map with those that its table was made for, or makes the table. A table that exists is not

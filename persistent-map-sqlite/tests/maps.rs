@@ -1,0 +1,310 @@
+//! One file, its maps, its owner, and what SQLite is set to.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use persistent_map_core::{Capabilities, PersistentError, PersistentMap, Survives};
+use persistent_map_sqlite::{SqliteBackend, Synchronous};
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, query_scalar};
+
+#[tokio::test]
+async fn several_maps_live_in_one_file_with_types_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    for round in 1..=2u64 {
+        let db = SqliteBackend::new(&path).await.unwrap();
+        let users = PersistentMap::new(db.table("users").await.unwrap())
+            .await
+            .unwrap();
+        let scores = PersistentMap::new(db.table("scores").await.unwrap())
+            .await
+            .unwrap();
+        let default = PersistentMap::new(db).await.unwrap();
+        let (a, b, c) = tokio::join!(
+            users.insert(round, format!("user {round}")),
+            scores.insert(("a".to_string(), round), 0.5f64),
+            default.insert(round.to_string(), ()),
+        );
+        (a.unwrap(), b.unwrap(), c.unwrap());
+        users.clear().await.unwrap();
+        users.insert(round, "again".to_string()).await.unwrap();
+        assert_eq!(users.len(), 1);
+        assert_eq!(scores.len() as u64, round);
+        assert_eq!(default.len() as u64, round);
+        users.close().await.unwrap();
+        scores.insert(("b".to_string(), 0), 1.0).await.unwrap();
+        scores.remove(&("b".to_string(), 0)).await.unwrap();
+        scores.close().await.unwrap();
+        default.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_table_has_one_map_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = SqliteBackend::new(dir.path().join("app.db")).await.unwrap();
+    let first = PersistentMap::<u8, u8, _>::new(db.table("same").await.unwrap())
+        .await
+        .unwrap();
+    for name in ["same", "SAME"] {
+        let second = PersistentMap::<u8, u8, _>::new(db.table(name).await.unwrap()).await;
+        let error = second.unwrap_err();
+        assert!(matches!(error, PersistentError::InUse { .. }), "{error}");
+        assert!(
+            error.to_string().contains(&format!("table `{name}`")),
+            "{error}"
+        );
+    }
+    first.insert(1, 1).await.unwrap();
+    first.close().await.unwrap();
+    let next = PersistentMap::<u8, u8, _>::new(db.table("Same").await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(next.get(&1), Some(1));
+}
+
+#[tokio::test]
+async fn a_shared_backend_has_one_map_at_a_time() {
+    let backend = Arc::new(SqliteBackend::new(":memory:").await.unwrap());
+    let first = PersistentMap::<u8, u8, _>::new(Arc::clone(&backend))
+        .await
+        .unwrap();
+    let second = PersistentMap::<u8, u8, _>::new(Arc::clone(&backend)).await;
+    assert!(matches!(second, Err(PersistentError::InUse { .. })));
+    first.insert(1, 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_second_map_does_not_free_the_table() {
+    let db = SqliteBackend::new(":memory:").await.unwrap();
+    let first = PersistentMap::<u8, u8, _>::new(db.table("same").await.unwrap())
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let second = PersistentMap::<u8, u8, _>::new(db.table("same").await.unwrap()).await;
+        assert!(matches!(second, Err(PersistentError::InUse { .. })));
+    }
+    first.insert(1, 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_owner_is_refused_within_a_second_and_told_who_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    let owner = SqliteBackend::new(&path).await.unwrap();
+    let asked = Instant::now();
+    let error = SqliteBackend::new(&path).await.unwrap_err();
+    assert!(
+        asked.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert!(matches!(error, PersistentError::InUse { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains(&format!(
+            "this very process: process {}",
+            std::process::id()
+        )),
+        "{text}"
+    );
+    // The refusal must not have touched the owner's own locks on the file.
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(&path)
+        .busy_timeout(Duration::ZERO);
+    let map = PersistentMap::<u8, u8, _>::new(owner).await.unwrap();
+    drop(SqliteBackend::new(&path).await);
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "another_process_cannot_read_it",
+            "--include-ignored",
+        ])
+        .env("DATABASE", &path)
+        .output()
+        .unwrap();
+    assert!(
+        status.status.success(),
+        "{}",
+        String::from_utf8_lossy(&status.stdout)
+    );
+    drop(options);
+    map.close().await.unwrap();
+    SqliteBackend::new(&path).await.unwrap();
+}
+
+/// The other half of the test above, run by it in a process of its own; alone it has nothing to look at.
+#[tokio::test]
+async fn another_process_cannot_read_it() {
+    let Some(path) = std::env::var_os("DATABASE") else {
+        return;
+    };
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(Duration::ZERO);
+    let read = async {
+        let mut connection: SqliteConnection = options.connect().await?;
+        query_scalar::<_, i64>("SELECT count(*) FROM sqlite_schema")
+            .fetch_one(&mut connection)
+            .await
+    };
+    let error = read.await.unwrap_err();
+    assert!(error.to_string().contains("locked"), "{error}");
+}
+
+#[tokio::test]
+async fn other_processes_may_read_a_file_that_is_opened_for_shared_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    let backend = SqliteBackend::builder(&path)
+        .shared_reads(true)
+        .open()
+        .await
+        .unwrap();
+    let map = PersistentMap::new(backend).await.unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut reader: SqliteConnection = options.connect().await.unwrap();
+    for n in 1..=3i64 {
+        map.insert(n, n).await.unwrap();
+        let rows: i64 = query_scalar("SELECT count(*) FROM entries")
+            .fetch_one(&mut reader)
+            .await
+            .unwrap();
+        assert_eq!(rows, n);
+    }
+    reader.close().await.unwrap();
+    map.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_bundled_sqlite_does_not_lose_transactions() {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().in_memory(true);
+    let mut connection: SqliteConnection = options.connect().await.unwrap();
+    let version: String = query_scalar("SELECT sqlite_version()")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap());
+    let mut next = || parts.next().unwrap();
+    assert!(
+        (next(), next(), next()) >= (3, 51, 3),
+        "SQLite {version} is older than 3.51.3"
+    );
+}
+
+#[tokio::test]
+async fn what_ok_is_worth_follows_the_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    let survives = |capabilities: Capabilities| capabilities.survives;
+    let full = SqliteBackend::new(dir.path().join("full.db"))
+        .await
+        .unwrap();
+    let full = PersistentMap::<u8, u8, _>::new(full).await.unwrap();
+    assert_eq!(survives(full.capabilities()), Survives::PowerLoss);
+    let normal = SqliteBackend::builder(dir.path().join("normal.db"))
+        .synchronous(Synchronous::Normal)
+        .open()
+        .await
+        .unwrap();
+    let normal = PersistentMap::<u8, u8, _>::new(normal).await.unwrap();
+    assert_eq!(survives(normal.capabilities()), Survives::ProcessKill);
+    normal.insert(1, 1).await.unwrap();
+    normal.flush().await.unwrap();
+    let memory = SqliteBackend::new(":memory:").await.unwrap();
+    let memory = PersistentMap::<u8, u8, _>::new(memory).await.unwrap();
+    assert_eq!(survives(memory.capabilities()), Survives::Nothing);
+}
+
+#[test]
+fn a_database_may_be_dropped_anywhere_and_is_free_soon_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    let open = || async {
+        let map = PersistentMap::new(SqliteBackend::new(&path).await.unwrap())
+            .await
+            .unwrap();
+        let n = map.len() as u64;
+        map.insert(n, n).await.unwrap();
+        map
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    drop(runtime.block_on(open()));
+    let map = runtime.block_on(open());
+    std::thread::spawn(move || drop(map)).join().unwrap();
+    runtime.block_on(async {
+        drop(open().await);
+    });
+    let map = runtime.block_on(open());
+    drop(runtime);
+    drop(map);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let map = open().await;
+        assert_eq!(map.len(), 5, "an acknowledged entry is missing");
+        map.close().await.unwrap();
+    });
+}
+
+#[tokio::test]
+async fn an_open_dropped_half_way_releases_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    for polls in 0..30 {
+        let open =
+            async { PersistentMap::<u8, u8, _>::new(SqliteBackend::new(&path).await?).await };
+        persistent_map_testkit::drop_after_polls(open, polls).await;
+        let open = async { PersistentMap::new(SqliteBackend::new(&path).await?).await };
+        let map = tokio::time::timeout(Duration::from_secs(5), open)
+            .await
+            .unwrap()
+            .unwrap();
+        map.insert(polls.to_le_bytes()[0], 0u8).await.unwrap();
+        map.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runtime_that_ends_in_a_commit_leaves_the_other_maps_of_the_file_usable() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    let db = SqliteBackend::new(&path).await.unwrap();
+    let other = PersistentMap::new(db.table("other").await.unwrap())
+        .await
+        .unwrap();
+    for round in 0..20u64 {
+        let table = db.table("ending").await.unwrap();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap();
+            let map = runtime.block_on(PersistentMap::new(table)).unwrap();
+            for n in 0..200u64 {
+                let map = map.clone();
+                runtime.spawn(async move { map.insert(n, "x".repeat(2000)).await });
+            }
+            std::thread::sleep(Duration::from_micros(200 * (round % 10)));
+            runtime.shutdown_background();
+        })
+        .join()
+        .unwrap();
+        let insert = other.insert(round, round);
+        tokio::time::timeout(Duration::from_secs(5), insert)
+            .await
+            .expect("wedged")
+            .unwrap();
+    }
+    drop(db);
+    other.close().await.unwrap();
+    let db = SqliteBackend::new(&path).await.unwrap();
+    let other = PersistentMap::<u64, u64, _>::new(db.table("other").await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(other.len(), 20);
+    let ending = PersistentMap::<u64, String, _>::new(db.table("ending").await.unwrap()).await;
+    assert!(ending.unwrap().values().all(|value| value.len() == 2000));
+}
