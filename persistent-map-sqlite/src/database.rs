@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use persistent_map_core::{PersistentError, Result, Survives};
+use persistent_map_file::{LockFile, PATIENCE, RETRY};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, query, query_scalar};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard, oneshot};
@@ -14,7 +15,6 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard, oneshot};
 use crate::backend::Synchronous;
 use crate::failure::{is_busy, storage};
 use crate::file::{self, Target};
-use crate::lock::{LockFile, PATIENCE, RETRY};
 use crate::schema;
 
 /// How long SQLite waits for a lock that another process holds for a moment.
@@ -102,10 +102,9 @@ impl Database {
     }
 
     async fn connect(settings: Settings, lock: Option<LockFile>) -> Result<Self> {
-        let path = lock.as_ref().map_or_else(
-            || settings.path.clone(),
-            |lock| lock.database().to_path_buf(),
-        );
+        let path = lock
+            .as_ref()
+            .map_or_else(|| settings.path.clone(), |lock| lock.target().to_path_buf());
         let opening = || format!("opening {}", path.display());
         let mut sqlite = options(&settings)
             .filename(&path)

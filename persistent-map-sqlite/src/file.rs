@@ -1,12 +1,12 @@
 //! From a path to a file that may be opened: locked, and known to be ours before SQLite touches it.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 
 use persistent_map_core::{PersistentError, Result};
+use persistent_map_file::{LockFile, is_regular_file, refused, resolve, with_suffix};
 
-use crate::lock::LockFile;
 use crate::schema::{APPLICATION_ID, FORMAT_VERSION};
 
 /// What there is to open.
@@ -24,7 +24,7 @@ pub(crate) fn prepare(path: &Path) -> Result<Target> {
     if path == Path::new(":memory:") {
         return Ok(Target::Memory);
     }
-    let path = resolve(path)?;
+    let path = resolve(checked(path)?)?;
     is_regular_file(&path)?;
     let lock = LockFile::acquire(&path)?;
     match look_at(&path) {
@@ -50,45 +50,6 @@ fn look_at(path: &Path) -> Result<bool> {
     Ok(exists)
 }
 
-/// `app.db` and `-wal` make `app.db-wal`.
-pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// A new name, or a file's disappearance, is durable when the directory is.
-#[cfg(unix)]
-pub(crate) fn sync_directory_of(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
-/// Windows has no such call; NTFS journals names by itself.
-#[cfg(not(unix))]
-pub(crate) fn sync_directory_of(_: &Path) -> io::Result<()> {
-    Ok(())
-}
-
-pub(crate) fn refused(
-    path: &Path,
-    reason: impl Into<String>,
-    advice: &str,
-    source: Option<io::Error>,
-) -> PersistentError {
-    PersistentError::Refused {
-        path: path.to_path_buf(),
-        reason: match &source {
-            Some(source) => format!("{}: {source}", reason.into()),
-            None => reason.into(),
-        },
-        advice: advice.to_string(),
-        source: source.map(|source| std::sync::Arc::new(source) as _),
-    }
-}
-
 pub(crate) fn wal_is_missing(path: &Path) -> PersistentError {
     refused(
         path,
@@ -99,8 +60,8 @@ pub(crate) fn wal_is_missing(path: &Path) -> PersistentError {
     )
 }
 
-/// Absolute and without links, so that two ways to write a path meet at one lock.
-fn resolve(path: &Path) -> Result<PathBuf> {
+/// Refuses what SQLite would not take for a plain path.
+fn checked(path: &Path) -> Result<&Path> {
     let text = path.to_str().ok_or_else(|| {
         refused(
             path,
@@ -125,78 +86,7 @@ fn resolve(path: &Path) -> Result<PathBuf> {
             None,
         ));
     }
-    if text.contains('\0') {
-        return Err(refused(
-            path,
-            "the path contains a NUL byte",
-            "Give a plain path",
-            None,
-        ));
-    }
-    let absolute = std::path::absolute(path).map_err(|error| {
-        refused(
-            path,
-            "the path cannot be made absolute",
-            "Give a full path",
-            Some(error),
-        )
-    })?;
-    if fs::symlink_metadata(&absolute).is_ok() {
-        return fs::canonicalize(&absolute).map_err(|error| {
-            let (reason, advice) = if error.kind() == io::ErrorKind::NotFound {
-                (
-                    "it is a link to a file that does not exist",
-                    "Remove the link or make it point to a database",
-                )
-            } else {
-                (
-                    "the path cannot be resolved",
-                    "Check the permissions of the directories on the way",
-                )
-            };
-            refused(&absolute, reason, advice, Some(error))
-        });
-    }
-    let (Some(directory), Some(name)) = (absolute.parent(), absolute.file_name()) else {
-        return Err(refused(
-            &absolute,
-            "it is not the name of a file",
-            "Name a file in a directory",
-            None,
-        ));
-    };
-    let directory = fs::canonicalize(directory).map_err(|error| {
-        refused(
-            &absolute,
-            "its directory cannot be used",
-            "Make the directory first, or check its permissions",
-            Some(error),
-        )
-    })?;
-    Ok(directory.join(name))
-}
-
-fn is_regular_file(path: &Path) -> Result<bool> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => Ok(true),
-        Ok(metadata) => Err(refused(
-            path,
-            if metadata.is_dir() {
-                "it is a directory"
-            } else {
-                "it is not a regular file"
-            },
-            "Name a file, as in `data/app.db`",
-            None,
-        )),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(refused(
-            path,
-            "it cannot be looked at",
-            "Check the permissions of its directory",
-            Some(error),
-        )),
-    }
+    Ok(path)
 }
 
 /// The first 100 bytes of a database tell whose it is (<https://www.sqlite.org/fileformat.html#the_database_header>).

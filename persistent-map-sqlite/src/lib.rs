@@ -20,7 +20,6 @@ mod backend;
 mod database;
 mod failure;
 mod file;
-mod lock;
 mod read;
 mod schema;
 mod write;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use persistent_map_core::{CorruptRow, Format, Location, PersistentError, Result};
+use persistent_map_file::{LockFile, refused, sync_directory_of, with_suffix};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, query, query_scalar, raw_sql,
@@ -12,8 +13,6 @@ use sqlx::{
 
 use crate::database::Connection;
 use crate::failure::storage;
-use crate::file::{refused, sync_directory_of, with_suffix};
-use crate::lock::LockFile;
 
 /// "PMAP", in the header of every file of ours.
 pub(crate) const APPLICATION_ID: u32 = 0x504d_4150;
@@ -143,7 +142,7 @@ impl Table {
 
 /// Makes a new database. It gets its name when it is complete and on the disk, so a crash on the way leaves no half one.
 pub(crate) async fn create(lock: &LockFile) -> Result<()> {
-    let path = lock.database();
+    let path = lock.target();
     let draft = with_suffix(path, ".persistent-map-creating");
     let failed = |error: std::io::Error| {
         refused(

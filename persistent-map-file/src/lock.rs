@@ -1,7 +1,7 @@
-//! Who has the database: a lock file beside it.
+//! Who has a file: a lock file beside it.
 //!
-//! SQLite's own locks already keep a second process out; this one also works within a process, answers at once, and
-//! says who has it. The lock is the operating system's, so it goes with its process, however that ends; the file stays
+//! Locks of the file itself are no use here: SQLite's own, or none in a text file that others replace. This one works
+//! between processes and within one, answers at once, and says who has it. The lock is the operating system's, so it goes with its process, however that ends; the file stays
 //! and means nothing without a lock on it.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -13,24 +13,44 @@ use std::time::{Duration, Instant};
 
 use persistent_map_core::{PersistentError, Result};
 
-use crate::file::{refused, with_suffix};
+use crate::path::{refused, with_suffix};
 
-/// How long to wait for an owner who is just closing, and how often to look.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
-pub(crate) const RETRY: Duration = Duration::from_millis(10);
+/// How long to wait for an owner who is just closing.
+pub const PATIENCE: Duration = Duration::from_millis(500);
+/// How often to look whether it has.
+pub const RETRY: Duration = Duration::from_millis(10);
 
+/// The lock on a file, held until it is dropped or its process ends.
+///
+/// ```
+/// use persistent_map_core::PersistentError;
+/// use persistent_map_file::LockFile;
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// let target = dir.path().join("app.db");
+/// let lock = LockFile::acquire(&target)?;
+/// assert!(matches!(LockFile::acquire(&target), Err(PersistentError::InUse { .. })));
+/// drop(lock);
+/// LockFile::acquire(&target)?;
+/// # Ok::<(), PersistentError>(())
+/// ```
 #[derive(Debug)]
-pub(crate) struct LockFile {
-    database: PathBuf,
+pub struct LockFile {
+    target: PathBuf,
     file: File,
     /// There was no lock file before this one.
     is_new: bool,
 }
 
 impl LockFile {
-    /// Locks the database at `database`, which is absolute.
-    pub(crate) fn acquire(database: &Path) -> Result<Self> {
-        let path = with_suffix(database, ".lock");
+    /// Locks the file `target`, which is absolute and need not exist. The lock is on a file beside it, `target` with
+    /// `.lock` at the end. Waits for it for [`PATIENCE`], blocking the thread.
+    ///
+    /// # Errors
+    /// - [`InUse`](PersistentError::InUse): somebody has it, here or in another process.
+    /// - [`Refused`](PersistentError::Refused): the lock file cannot be made or locked.
+    pub fn acquire(target: &Path) -> Result<Self> {
+        let path = with_suffix(target, ".lock");
         let is_new = !path.exists();
         let mut file = OpenOptions::new()
             .read(true)
@@ -42,7 +62,7 @@ impl LockFile {
                 refused(
                     &path,
                     "the lock file cannot be opened",
-                    "The directory of a database must be writable",
+                    "The directory must be writable",
                     Some(error),
                 )
             })?;
@@ -55,7 +75,7 @@ impl LockFile {
                 }
                 Err(TryLockError::WouldBlock) => {
                     return Err(PersistentError::InUse {
-                        path: database.to_path_buf(),
+                        path: target.to_path_buf(),
                         owner: read_owner(&mut file),
                     });
                 }
@@ -63,7 +83,7 @@ impl LockFile {
                     return Err(refused(
                         &path,
                         "the lock file cannot be locked",
-                        "Keep the database on a local disk that supports file locks",
+                        "Keep the file on a local disk that supports file locks",
                         Some(error),
                     ));
                 }
@@ -71,22 +91,22 @@ impl LockFile {
         }
         write_owner(&mut file);
         Ok(LockFile {
-            database: database.to_path_buf(),
+            target: target.to_path_buf(),
             file,
             is_new,
         })
     }
 
-    /// Gives up a lock on what turned out not to be a database of ours: nothing stays beside it.
-    pub(crate) fn leave_no_file(self) {
+    /// Gives up a lock on what turned out not to be a file of ours: nothing stays beside it.
+    pub fn leave_no_file(self) {
         if self.is_new {
-            let _ = std::fs::remove_file(with_suffix(&self.database, ".lock"));
+            let _ = std::fs::remove_file(with_suffix(&self.target, ".lock"));
         }
     }
 
-    /// The database that is locked.
-    pub(crate) fn database(&self) -> &Path {
-        &self.database
+    /// The file that is locked.
+    pub fn target(&self) -> &Path {
+        &self.target
     }
 }
 

@@ -1,0 +1,7 @@
+#![doc = include_str!("../README.md")]
+
+mod lock;
+mod path;
+
+pub use lock::{LockFile, PATIENCE, RETRY};
+pub use path::{is_regular_file, refused, resolve, sync_directory_of, with_suffix};

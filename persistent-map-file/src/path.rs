@@ -1,0 +1,150 @@
+//! Paths: one name for one file, names beside it, and what to say about one that cannot be used.
+
+use std::fs;
+#[cfg(unix)]
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use persistent_map_core::{PersistentError, Result};
+
+/// Absolute and without links, so that two ways to write a path meet at one lock. The file need not exist, its directory
+/// must.
+///
+/// # Errors
+/// [`Refused`](PersistentError::Refused): an empty path, one that cannot be resolved, a link that leads nowhere.
+pub fn resolve(path: &Path) -> Result<PathBuf> {
+    if path.as_os_str().is_empty() {
+        return Err(refused(path, "the path is empty", "Name a file", None));
+    }
+    if path.as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(refused(
+            path,
+            "the path contains a NUL byte",
+            "Give a plain path",
+            None,
+        ));
+    }
+    let absolute = std::path::absolute(path).map_err(|error| {
+        refused(
+            path,
+            "the path cannot be made absolute",
+            "Give a full path",
+            Some(error),
+        )
+    })?;
+    if fs::symlink_metadata(&absolute).is_ok() {
+        return fs::canonicalize(&absolute).map_err(|error| {
+            let (reason, advice) = if error.kind() == io::ErrorKind::NotFound {
+                (
+                    "it is a link to a file that does not exist",
+                    "Remove the link or make it point to a file",
+                )
+            } else {
+                (
+                    "the path cannot be resolved",
+                    "Check the permissions of the directories on the way",
+                )
+            };
+            refused(&absolute, reason, advice, Some(error))
+        });
+    }
+    let (Some(directory), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        return Err(refused(
+            &absolute,
+            "it is not the name of a file",
+            "Name a file in a directory",
+            None,
+        ));
+    };
+    let directory = fs::canonicalize(directory).map_err(|error| {
+        refused(
+            &absolute,
+            "its directory cannot be used",
+            "Make the directory first, or check its permissions",
+            Some(error),
+        )
+    })?;
+    Ok(directory.join(name))
+}
+
+/// Whether there is a file of this name.
+///
+/// # Errors
+/// [`Refused`](PersistentError::Refused): there is something else, or it cannot be told.
+pub fn is_regular_file(path: &Path) -> Result<bool> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => Ok(true),
+        Ok(metadata) => Err(refused(
+            path,
+            if metadata.is_dir() {
+                "it is a directory"
+            } else {
+                "it is not a regular file"
+            },
+            "Name a file, as in `data/app.db`",
+            None,
+        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(refused(
+            path,
+            "it cannot be looked at",
+            "Check the permissions of its directory",
+            Some(error),
+        )),
+    }
+}
+
+/// A name beside the file: `app.db` and `-wal` make `app.db-wal`.
+///
+/// ```
+/// use std::path::Path;
+/// use persistent_map_file::with_suffix;
+///
+/// assert_eq!(with_suffix(Path::new("app.db"), "-wal"), Path::new("app.db-wal"));
+/// ```
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Makes a new name, or a file's disappearance, durable: it is when its directory is.
+///
+/// # Errors
+/// The directory cannot be opened or synced; the name may not survive a power cut.
+#[cfg(unix)]
+pub fn sync_directory_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Makes a new name durable: nothing to do, because Windows has no such call and NTFS journals names by itself.
+///
+/// # Errors
+/// Never.
+#[cfg(not(unix))]
+pub fn sync_directory_of(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// The error for a path that cannot be used. `source` becomes a part of the reason, so that it is seen where only the
+/// message is printed.
+pub fn refused(
+    path: &Path,
+    reason: impl Into<String>,
+    advice: &str,
+    source: Option<io::Error>,
+) -> PersistentError {
+    PersistentError::Refused {
+        path: path.to_path_buf(),
+        reason: match &source {
+            Some(source) => format!("{}: {source}", reason.into()),
+            None => reason.into(),
+        },
+        advice: advice.to_string(),
+        source: source.map(|source| std::sync::Arc::new(source) as _),
+    }
+}
