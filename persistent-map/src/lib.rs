@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `sqlite` (default) | `sqlite` | `persistent-map-sqlite` |
 //! | `in_memory` (default) | `in_memory` | `persistent-map-memory` |
+//! | `csv_backend` | `csv` | `persistent-map-csv` |
 //! | `message_pack`, `json` | codecs [`MessagePack`](codec), [`Json`](codec) | `persistent-map-core` |
 //!
 #![cfg_attr(
@@ -40,4 +41,10 @@ pub mod in_memory {
 pub mod sqlite {
     //! Entries in a SQLite file: durable writes, several maps in one file.
     pub use persistent_map_sqlite::*;
+}
+
+#[cfg(feature = "csv_backend")]
+pub mod csv {
+    //! Entries in a CSV file: a table that people read and edit, with durable writes.
+    pub use persistent_map_csv::*;
 }

@@ -1,0 +1,314 @@
+//! What users hold: a path and options, and the open table once it is loaded.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use persistent_map_core::{
+    Capabilities, CorruptRow, Encoded, Key, LoadSink, PersistentError, Result, StorageBackend,
+    Survives, Value, Write,
+};
+
+use crate::disk::{Disk, OsDisk};
+use crate::journal::{Kind, pack, push_change};
+use crate::load;
+use crate::shape::{SharedShape, encode_key};
+use crate::store::{Settings, Store};
+
+/// The largest entry. Quotation marks may double it in the table, where a row is read as a whole.
+const MAX_ENTRY_BYTES: usize = 16 << 20;
+
+/// Entries in a CSV file: a table that people read and edit.
+///
+/// Making one does nothing yet. The file is opened, locked and read when a map is opened on it; a second map for the
+/// same file, here or in another process, is then refused. A file that does not exist is made with the first write.
+///
+/// ```
+/// use persistent_map_core::PersistentMap;
+/// use persistent_map_csv::CsvBackend;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> persistent_map_core::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("my_data.csv");
+/// let map = PersistentMap::new(CsvBackend::new(&path)).await?;
+/// map.insert("greeting".to_string(), "Hello, World!".to_string()).await?; // on disk when this returns
+/// map.flush().await?;
+///
+/// let text = std::fs::read_to_string(&path).unwrap();
+/// assert_eq!(text, "key,value\ngreeting,\"Hello, World!\"\n");
+/// # map.close().await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct CsvBackend {
+    path: PathBuf,
+    settings: Settings,
+    disk: Arc<dyn Disk>,
+    shape: Arc<SharedShape>,
+    hold: Hold,
+}
+
+impl CsvBackend {
+    /// A backend for the file at `path`. A relative path is taken from the directory that is current when a map is
+    /// opened on it. The directory must exist and be writable.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self::on(Arc::new(OsDisk), path.into())
+    }
+
+    pub(crate) fn on(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
+        CsvBackend {
+            path,
+            settings: Settings {
+                key_column: "key".to_string(),
+                sync: true,
+                guard_formulas: false,
+                keep_extra_columns: true,
+                replay_onto_edited_table: false,
+            },
+            disk,
+            shape: Arc::new(SharedShape::new("key".to_string())),
+            hold: Hold::default(),
+        }
+    }
+
+    /// The column that holds the keys; `key` unless set. This is how an existing spreadsheet opens as a map: name the
+    /// column that identifies a row.
+    #[must_use]
+    pub fn key_column(mut self, name: impl Into<String>) -> Self {
+        self.settings.key_column = name.into();
+        self.shape = Arc::new(SharedShape::new(self.settings.key_column.clone()));
+        self
+    }
+
+    /// Whether each commit is synced to the disk before it is acknowledged; on unless set.
+    ///
+    /// Without, an acknowledged write survives the end of the process at any instant; a power cut may take the latest
+    /// writes since the last `flush`, never the table. `flush` and checkpoints are synced either way.
+    #[must_use]
+    pub fn sync(mut self, sync: bool) -> Self {
+        self.settings.sync = sync;
+        self
+    }
+
+    /// Whether text that a spreadsheet would run as a formula (it begins with `=`, `+`, `-`, `@`, a tab or a carriage
+    /// return, and is no number) is written with a `'` before it. Off unless set.
+    ///
+    /// For files with text from strangers that people open in a spreadsheet. The map never sees the mark, and files may
+    /// be opened with and without the option in turn. Rows that are in the file already are marked by the next
+    /// checkpoint.
+    #[must_use]
+    pub fn guard_formulas(mut self, guard: bool) -> Self {
+        self.settings.guard_formulas = guard;
+        self
+    }
+
+    /// Whether a table may have columns that are no field of the value; it may unless set. Their cells are kept as they
+    /// are: also when the row's value changes, and lost only when the row is removed.
+    #[must_use]
+    pub fn keep_extra_columns(mut self, keep: bool) -> Self {
+        self.settings.keep_extra_columns = keep;
+        self
+    }
+
+    /// Opens a table that was changed by somebody else after a crash had left writes in the journal, and makes those
+    /// writes to it: where both have changed a row, the journal wins. Off unless set; then such a table is refused.
+    #[must_use]
+    pub fn replay_onto_edited_table(mut self, replay: bool) -> Self {
+        self.settings.replay_onto_edited_table = replay;
+        self
+    }
+
+    fn encode<K: Key, V: Value>(&self, key: &K, value: Option<&V>) -> Result<Encoded> {
+        let key = encode_key(key)?;
+        let value = value
+            .map(|value| self.shape.encode(&key, value))
+            .transpose()?
+            .map(|cells| pack(&cells));
+        let encoded = Encoded {
+            key: key.into_bytes(),
+            value,
+        };
+        if encoded.size() > MAX_ENTRY_BYTES {
+            return Err(PersistentError::TooLarge {
+                part: "entry",
+                bytes: encoded.size() as u64,
+                limit: MAX_ENTRY_BYTES as u64,
+            });
+        }
+        Ok(encoded)
+    }
+
+    async fn append(&self, kind: Kind, contents: Vec<u8>) -> Result<()> {
+        let shape = self.shape.get();
+        self.hold
+            .with("writing to a table", move |store| {
+                store.append(kind, &contents, shape.as_deref())
+            })
+            .await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::one_at_a_time()
+            .with_atomic_batches()
+            .surviving(if self.settings.sync {
+                Survives::PowerLoss
+            } else {
+                Survives::ProcessKill
+            })
+    }
+
+    fn prepare(&self, key: &K, value: Option<&V>) -> Result<Option<Encoded>> {
+        self.encode(key, value).map(Some)
+    }
+
+    async fn load(&self, sink: &mut dyn LoadSink<K, V>) -> Result<()> {
+        let (disk, path, settings) = (
+            Arc::clone(&self.disk),
+            self.path.clone(),
+            self.settings.clone(),
+        );
+        let (store, found) = blocking("opening a table", move || {
+            Store::open(disk, &path, settings)
+        })
+        .await?;
+        self.hold.put(store);
+        match load::load(&self.hold, found, &self.settings, sink).await {
+            Ok(loaded) => {
+                self.shape.found(loaded.shape, loaded.has_rows);
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(store) = self.hold.take() {
+                    store.abandon();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn load_all(&self) -> Result<HashMap<K, V>> {
+        let mut entries = HashMap::new();
+        StorageBackend::load(self, &mut Strict(&mut entries)).await?;
+        Ok(entries)
+    }
+
+    async fn save(&self, key: K, value: V) -> Result<()> {
+        self.apply(&[Write::insert(key, value)]).await
+    }
+
+    async fn delete(&self, key: &K) -> Result<()> {
+        self.apply(&[Write::<K, V>::remove(key.clone())]).await
+    }
+
+    async fn apply(&self, batch: &[Write<K, V>]) -> Result<()> {
+        let mut contents = Vec::new();
+        for write in batch {
+            // The map prepares each write in its caller's task; a batch made by hand is prepared here.
+            let late;
+            let encoded = match write.encoded() {
+                Some(encoded) => encoded,
+                None => {
+                    late = self.encode(write.key(), write.value())?;
+                    &late
+                }
+            };
+            push_change(&mut contents, &encoded.key, encoded.value.as_deref());
+        }
+        if contents.is_empty() {
+            return Ok(());
+        }
+        self.append(Kind::Writes, contents).await
+    }
+
+    async fn clear(&self) -> Result<()> {
+        self.append(Kind::Clear, Vec::new()).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.hold.with("writing a table", Store::checkpoint).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        let hold = self.hold.clone();
+        blocking("closing a table", move || {
+            hold.take().map_or(Ok(()), Store::close)
+        })
+        .await
+    }
+}
+
+impl fmt::Debug for CsvBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CsvBackend")
+            .field("path", &self.path)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The open table, from `load` to `close`. Work on it is done on a blocking thread, and goes on if nobody waits for it.
+#[derive(Clone, Default)]
+pub(crate) struct Hold(Arc<Mutex<Option<Store>>>);
+
+impl Hold {
+    fn put(&self, store: Store) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(store);
+    }
+
+    fn take(&self) -> Option<Store> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(crate) async fn with<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = Arc::clone(&self.0);
+        blocking(doing, move || {
+            match &mut *store.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(store) => work(store),
+                None => Err(PersistentError::Closed),
+            }
+        })
+        .await
+    }
+}
+
+/// Runs work on files off the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => {
+            let never_began = error.is_cancelled();
+            let error = PersistentError::storage(doing, error);
+            Err(if never_began { error } else { error.unknown() })
+        }
+    }
+}
+
+/// Collects entries for a caller who has not said what to do with bad rows.
+struct Strict<'a, K, V>(&'a mut HashMap<K, V>);
+
+impl<K: Key, V: Value> LoadSink<K, V> for Strict<'_, K, V> {
+    fn expect(&mut self, _: u64) {}
+
+    fn entry(&mut self, key: K, value: V) -> Result<()> {
+        self.0.insert(key, value);
+        Ok(())
+    }
+
+    fn corrupt(&mut self, row: CorruptRow) -> Result<()> {
+        Err(PersistentError::Corrupt(Box::new(row)))
+    }
+}

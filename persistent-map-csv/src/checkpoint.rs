@@ -1,0 +1,292 @@
+//! A new table from the old one and the changes since, row by row: neither is ever in memory as a whole.
+//!
+//! Rows that have not changed are copied as they stand, so that the difference to the old file is what has changed, in
+//! whatever way somebody else's file is written.
+
+use std::collections::HashSet;
+use std::collections::btree_map::IntoIter;
+use std::io;
+use std::iter::Peekable;
+use std::path::Path;
+
+use crc32fast::Hasher;
+use csv_async::ByteRecord;
+use persistent_map_core::{PersistentError, Result};
+use persistent_map_file::refused;
+
+use crate::disk::DiskFile;
+use crate::journal::{Change, Changes, unpack};
+use crate::shape::Shape;
+use crate::store::Table;
+use crate::table::{Head, Print, TableReader, fault};
+use crate::text::{BOM, Dialect, guarded, is_formula, unguarded};
+
+/// Bytes that are collected before they are written.
+const PIECE: usize = 1 << 20;
+
+/// The table as it is.
+pub(crate) struct Source<'a> {
+    pub(crate) reader: TableReader,
+    pub(crate) table: &'a Table,
+}
+
+/// Writes the new table to `file`, unsynced. Fails if the old one is not what it was when it was opened.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "called once; a struct would only give the arguments a second name"
+)]
+pub(crate) fn write(
+    file: Box<dyn DiskFile>,
+    path: &Path,
+    source: Option<Source<'_>>,
+    journal: Option<&mut (dyn DiskFile + 'static)>,
+    shape: &Shape,
+    changes: Changes,
+    set_aside: &HashSet<u64>,
+    guard: bool,
+) -> Result<(Box<dyn DiskFile>, Table)> {
+    let head = source.as_ref().map(|source| &source.table.head);
+    let dialect = head.map(|head| head.dialect).unwrap_or_default();
+    let header = header(head, shape, dialect).map_err(|error| failed(path, error))?;
+    let cleared = changes.cleared;
+    let mut merge = Merge {
+        out: Output {
+            file,
+            buffer: Vec::new(),
+            written: 0,
+            hasher: Hasher::new(),
+        },
+        changes: changes.rows.into_iter().peekable(),
+        journal,
+        shape,
+        dialect,
+        guard,
+    };
+    merge
+        .out
+        .write(&header)
+        .map_err(|error| failed(path, error))?;
+    if let Some(mut source) = source {
+        let is_wanted = |offset: u64| !cleared && !set_aside.contains(&offset);
+        if source.table.is_sorted {
+            while let Some(piece) = source.reader.next_piece()? {
+                for row in piece.rows.iter().filter(|row| is_wanted(row.offset)) {
+                    merge
+                        .row(row.key(shape), &piece.text[row.place.clone()], &row.cells)
+                        .map_err(|error| failed(path, error))?;
+                }
+            }
+            check_unedited(&mut source, path)?;
+        } else {
+            let index = Index::of(&mut source.reader, path)?;
+            check_unedited(&mut source, path)?;
+            for place in index.rows.iter().filter(|place| is_wanted(place.offset)) {
+                let text = source.reader.text_at(place.offset, place.bytes)?;
+                let records = dialect
+                    .records(&text)
+                    .map_err(|error| failed(path, error))?;
+                for cells in &records {
+                    merge
+                        .row(&place.key, &text, cells)
+                        .map_err(|error| failed(path, error))?;
+                }
+            }
+        }
+    }
+    let (file, print) = merge.finish().map_err(|error| failed(path, error))?;
+    let table = Table {
+        print,
+        head: Head {
+            dialect,
+            shape: shape.clone(),
+            text: header,
+        },
+        is_sorted: true,
+    };
+    Ok((file, table))
+}
+
+/// Where the rows of a table are, by key.
+pub(crate) struct Index {
+    rows: Vec<Place>,
+}
+
+struct Place {
+    key: Box<[u8]>,
+    offset: u64,
+    bytes: usize,
+}
+
+impl Index {
+    /// Reads all keys. Two rows with the same one are an error.
+    pub(crate) fn of(reader: &mut TableReader, path: &Path) -> Result<Self> {
+        let mut rows = Vec::new();
+        let mut lines = Vec::new();
+        let shape = reader.head.shape.clone();
+        while let Some(piece) = reader.next_piece()? {
+            for row in piece.rows {
+                lines.push((row.line, rows.len()));
+                rows.push(Place {
+                    key: row.key(&shape).into(),
+                    offset: row.offset,
+                    bytes: row.place.len(),
+                });
+            }
+        }
+        lines.sort_by(|(line, a), (other, b)| (&rows[*a].key, line).cmp(&(&rows[*b].key, other)));
+        for pair in lines.windows(2) {
+            let [(first, a), (second, b)] = *pair else {
+                continue;
+            };
+            if rows[a].key == rows[b].key {
+                return Err(fault(
+                    path,
+                    second,
+                    format!(
+                        "column `{}`: the key is that of line {first}, too",
+                        shape.columns[shape.key]
+                    ),
+                    "Remove one of the two rows, or change its key",
+                ));
+            }
+        }
+        rows.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(Index { rows })
+    }
+}
+
+struct Merge<'a> {
+    out: Output,
+    changes: Peekable<IntoIter<Box<[u8]>, Change>>,
+    journal: Option<&'a mut (dyn DiskFile + 'static)>,
+    shape: &'a Shape,
+    dialect: Dialect,
+    guard: bool,
+}
+
+impl Merge<'_> {
+    /// Takes a row of the old table. They come in the order of their keys.
+    fn row(&mut self, key: &[u8], text: &[u8], cells: &ByteRecord) -> io::Result<()> {
+        while let Some((new, change)) = self.changes.next_if(|(new, _)| &**new < key) {
+            self.change(&new, change, None)?;
+        }
+        if let Some((key, change)) = self.changes.next_if(|(new, _)| &**new == key) {
+            return self.change(&key, change, Some(cells));
+        }
+        if self.guard && cells.iter().any(is_formula) {
+            let cells = cells.iter().map(|cell| guarded(unguarded(cell), true));
+            return self.out.write(&self.dialect.row(cells)?);
+        }
+        self.out.write(text)?;
+        if text.ends_with(b"\n") || text.ends_with(b"\r") {
+            Ok(())
+        } else {
+            self.out.write(self.dialect.line_end())
+        }
+    }
+
+    /// Writes a changed row. Cells that the value does not fill are kept from the old one.
+    fn change(&mut self, key: &[u8], change: Change, old: Option<&ByteRecord>) -> io::Result<()> {
+        let (Change::Write { offset, bytes }, Some(journal)) = (change, &mut self.journal) else {
+            return Ok(());
+        };
+        let mut packed = vec![0; bytes as usize];
+        let read = journal.read_at(offset, &mut packed)?;
+        let cells = unpack(&packed[..read])
+            .filter(|cells| cells.len() == self.shape.columns.len())
+            .ok_or_else(|| {
+                io::Error::other("a row in the journal has changed since it was written")
+            })?;
+        let row = cells.iter().enumerate().map(|(at, cell)| {
+            let text = match cell {
+                _ if at == self.shape.key => key,
+                Some(text) => text.as_bytes(),
+                None => unguarded(old.and_then(|old| old.get(at)).unwrap_or_default()),
+            };
+            guarded(text, self.guard)
+        });
+        self.out.write(&self.dialect.row(row)?)
+    }
+
+    fn finish(mut self) -> io::Result<(Box<dyn DiskFile>, Print)> {
+        while let Some((key, change)) = self.changes.next() {
+            self.change(&key, change, None)?;
+        }
+        self.out.finish()
+    }
+}
+
+struct Output {
+    file: Box<dyn DiskFile>,
+    buffer: Vec<u8>,
+    written: u64,
+    hasher: Hasher,
+}
+
+impl Output {
+    fn write(&mut self, text: &[u8]) -> io::Result<()> {
+        self.buffer.extend_from_slice(text);
+        if self.buffer.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_at(self.written, &self.buffer)?;
+        self.hasher.update(&self.buffer);
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<(Box<dyn DiskFile>, Print)> {
+        self.flush()?;
+        let print = Print {
+            bytes: self.written,
+            crc: self.hasher.finalize(),
+        };
+        Ok((self.file, print))
+    }
+}
+
+/// The old header as it stands if it says the same.
+fn header(head: Option<&Head>, shape: &Shape, dialect: Dialect) -> io::Result<Vec<u8>> {
+    if let Some(head) = head
+        && head.shape == *shape
+    {
+        let mut text = head.text.clone();
+        if !text.ends_with(b"\n") && !text.ends_with(b"\r") {
+            text.extend_from_slice(dialect.line_end());
+        }
+        return Ok(text);
+    }
+    let mut text = Vec::new();
+    if dialect.bom {
+        text.extend_from_slice(BOM.as_bytes());
+    }
+    let columns = shape
+        .columns
+        .iter()
+        .map(|column| guarded(column.as_bytes(), false));
+    text.extend(dialect.row(columns)?);
+    Ok(text)
+}
+
+fn check_unedited(source: &mut Source<'_>, path: &Path) -> Result<()> {
+    if source.reader.finish()? == source.table.print {
+        return Ok(());
+    }
+    Err(refused(
+        path,
+        "the file was changed by somebody else while the map was open, and was not overwritten. All writes of this map are \
+         safe in the journal beside it",
+        "Move the changed file away, put the old one back and open the map again; or open it with \
+         `CsvBackend::new(..).replay_onto_edited_table(true)`, which makes the writes of this map to the changed file",
+        None,
+    ))
+}
+
+fn failed(path: &Path, error: io::Error) -> PersistentError {
+    PersistentError::storage(format!("writing {}", path.display()), error)
+}

@@ -1,0 +1,192 @@
+//! All that is ever done to files, behind one small trait, so that tests can record each operation and make of it every
+//! state that a crash could leave.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use persistent_map_core::Result;
+use persistent_map_file::{LockFile, is_regular_file, refused, resolve, sync_directory_of};
+
+pub(crate) trait Disk: Send + Sync + 'static {
+    /// The one name of the file at `path`, locked.
+    fn claim(&self, path: &Path) -> Result<Claim>;
+
+    /// A file for reading and writing, if there is one.
+    fn open(&self, path: &Path) -> io::Result<Option<Box<dyn DiskFile>>>;
+
+    /// A new, empty file in place of whatever was there, with the mode and owner of `like` if that exists.
+    fn create(&self, path: &Path, like: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. It is no error if there is none.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in the directory of `path` durable.
+    fn sync_names(&self, path: &Path) -> io::Result<()>;
+}
+
+pub(crate) trait DiskFile: Send {
+    fn size(&mut self) -> io::Result<u64>;
+
+    /// Fills the buffer, or as much of it as there is.
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes all the bytes, or fails with some of them written.
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    fn truncate(&mut self, size: u64) -> io::Result<()>;
+
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A path that is ours until this is dropped.
+pub(crate) struct Claim {
+    pub(crate) path: PathBuf,
+    pub(crate) lock: Option<LockFile>,
+}
+
+impl Claim {
+    /// Gives up what turned out not to be a table of ours.
+    pub(crate) fn leave_no_file(self) {
+        if let Some(lock) = self.lock {
+            lock.leave_no_file();
+        }
+    }
+}
+
+/// The operating system's files.
+pub(crate) struct OsDisk;
+
+impl Disk for OsDisk {
+    fn claim(&self, path: &Path) -> Result<Claim> {
+        let path = resolve(path)?;
+        is_regular_file(&path)?;
+        let claim = Claim {
+            lock: Some(LockFile::acquire(&path)?),
+            path,
+        };
+        // Again, now that nobody else is at work.
+        match is_regular_file(&claim.path).and_then(|_| has_one_name(&claim.path)) {
+            Ok(()) => Ok(claim),
+            Err(error) => {
+                claim.leave_no_file();
+                Err(error)
+            }
+        }
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Option<Box<dyn DiskFile>>> {
+        match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => Ok(Some(Box::new(file))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn create(&self, path: &Path, like: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)?;
+        match fs::metadata(like) {
+            Ok(metadata) => copy_owner_and_mode(&file, &metadata)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Box::new(file))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+
+    fn sync_names(&self, path: &Path) -> io::Result<()> {
+        sync_directory_of(path)
+    }
+}
+
+impl DiskFile for File {
+    fn size(&mut self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.seek(SeekFrom::Start(offset))?;
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.seek(SeekFrom::Start(offset))?;
+        self.write_all(bytes)
+    }
+
+    fn truncate(&mut self, size: u64) -> io::Result<()> {
+        self.set_len(size)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// A checkpoint gives the name to a new file, and would leave the old one under all other names.
+#[cfg(unix)]
+fn has_one_name(path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.nlink() > 1 => Err(refused(
+            path,
+            format!("the file has {} names (hard links)", metadata.nlink()),
+            "It is replaced as a whole when it is written, which would leave the old text under the other names. Make a \
+             copy, or use symbolic links",
+            None,
+        )),
+        // A file that cannot be looked at is found out when it is opened.
+        _ => Ok(()),
+    }
+}
+
+/// Other systems do not tell the number of names.
+#[cfg(not(unix))]
+fn has_one_name(_: &Path) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn copy_owner_and_mode(file: &File, like: &fs::Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+
+    let own = file.metadata()?;
+    if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
+        // Only the administrator may give files away; everybody else keeps what they write.
+        let _ = fchown(file, Some(like.uid()), Some(like.gid()));
+    }
+    file.set_permissions(like.permissions())
+}
+
+/// On other systems a new file inherits its rights from the directory.
+#[cfg(not(unix))]
+fn copy_owner_and_mode(_: &File, _: &fs::Metadata) -> io::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+
+mod backend;
+mod cell;
+mod checkpoint;
+mod disk;
+mod journal;
+mod load;
+mod shape;
+mod store;
+mod table;
+mod text;
+
+pub use backend::CsvBackend;

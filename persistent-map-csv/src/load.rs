@@ -1,0 +1,328 @@
+//! From a table and its journal to entries, each checked, each fault with its line.
+
+use std::collections::HashSet;
+
+use csv_async::ByteRecord;
+use persistent_map_core::{CorruptRow, Key, LoadSink, Location, PersistentError, Result, Value};
+use persistent_map_file::refused;
+
+use crate::backend::{Hold, blocking};
+use crate::cell::CellError;
+use crate::checkpoint::Index;
+use crate::journal::{Change, Changes, unpack};
+use crate::shape::{Shape, decode_key, encode_key};
+use crate::store::{Found, RESTORE, Settings, Table};
+use crate::table::{Print, Row, TableReader, fault};
+use crate::text::unguarded;
+
+/// How many rows of a journal are fetched at once.
+const FETCH: usize = 256;
+
+/// What a table and its journal came to.
+pub(crate) struct Loaded {
+    pub(crate) shape: Option<Shape>,
+    pub(crate) has_rows: bool,
+}
+
+/// Reads everything into `sink`, and then brings the files to rest.
+pub(crate) async fn load<K: Key, V: Value>(
+    hold: &Hold,
+    found: Found,
+    settings: &Settings,
+    sink: &mut dyn LoadSink<K, V>,
+) -> Result<Loaded> {
+    let mut loader = Loader {
+        location: Location {
+            file: Some(found.path.clone()),
+            table: None,
+        },
+        path: found.path,
+        settings,
+        hold,
+        sink,
+        checked_columns: false,
+        last_key: None,
+        is_sorted: true,
+        has_rows: false,
+        set_aside: HashSet::new(),
+        texts: Vec::new(),
+    };
+    let (tables, mut shape, changes) = match found.replay {
+        Some(replay) => (Some(replay.tables), replay.shape, replay.changes),
+        None => (None, None, Changes::default()),
+    };
+    let table = match found.reader {
+        Some(reader) => Some(loader.table(reader, &changes).await?),
+        None => None,
+    };
+    if let Some(tables) = tables {
+        loader.check_unedited(&tables, table.as_ref().map(|table| table.print))?;
+    }
+    if let Some(shape) = &shape {
+        loader.journal(shape, changes).await?;
+    }
+    shape = shape.or_else(|| table.as_ref().map(|table| table.head.shape.clone()));
+    let Loader {
+        has_rows,
+        set_aside,
+        texts,
+        ..
+    } = loader;
+    hold.with("recovering a table", move |store| {
+        store.recover(table, &set_aside, &texts)
+    })
+    .await?;
+    Ok(Loaded { shape, has_rows })
+}
+
+struct Loader<'a, K, V> {
+    path: std::path::PathBuf,
+    location: Location,
+    settings: &'a Settings,
+    hold: &'a Hold,
+    sink: &'a mut dyn LoadSink<K, V>,
+    checked_columns: bool,
+    last_key: Option<Box<[u8]>>,
+    is_sorted: bool,
+    has_rows: bool,
+    /// Rows that cannot be read: where they are, and their text.
+    set_aside: HashSet<u64>,
+    texts: Vec<Vec<u8>>,
+}
+
+impl<K: Key, V: Value> Loader<'_, K, V> {
+    /// Reads the rows that the journal does not replace.
+    async fn table(&mut self, mut reader: TableReader, changes: &Changes) -> Result<Table> {
+        let shape = reader.head.shape.clone();
+        loop {
+            let (back, piece) = blocking("reading a table", move || {
+                let piece = reader.next_piece()?;
+                Ok((reader, piece))
+            })
+            .await?;
+            reader = back;
+            let Some(piece) = piece else { break };
+            self.has_rows |= !piece.rows.is_empty();
+            for row in &piece.rows {
+                let key = row.key(&shape);
+                self.is_sorted &= self.last_key.as_deref().is_none_or(|last| last < key);
+                self.last_key = Some(key.into());
+                if !changes.cleared && !changes.rows.contains_key(key) {
+                    self.row(&shape, row, &piece.text[row.place.clone()])
+                        .await?;
+                }
+            }
+        }
+        let (mut reader, print) = blocking("reading a table", move || {
+            let print = reader.finish()?;
+            Ok((reader, print))
+        })
+        .await?;
+        if !self.is_sorted {
+            self.check_keys().await?;
+        }
+        let head = std::mem::take(&mut reader.head);
+        Ok(Table {
+            print,
+            head,
+            is_sorted: self.is_sorted,
+        })
+    }
+
+    async fn row(&mut self, shape: &Shape, row: &Row, text: &[u8]) -> Result<()> {
+        match decode_entry::<K, V>(shape, &row.cells) {
+            Ok((key, value)) => {
+                if !self.checked_columns {
+                    self.check_columns(shape, &value)?;
+                }
+                let Err(refused) = self.sink.entry(key, value) else {
+                    return Ok(());
+                };
+                // If it is there already, both lines are worth naming.
+                if !self.is_sorted {
+                    self.check_keys().await?;
+                }
+                Err(refused)
+            }
+            Err(CellError::MissingField(column)) => Err(self.missing_column(column)),
+            Err(CellError::NoValueColumn) => Err(fault(
+                &self.path,
+                1,
+                "there is no column `value`, and a value of this type is one cell",
+                "Call the column with the values `value`, or use a struct with a field for each column",
+            )),
+            Err(error) => {
+                let key = row.key(shape);
+                self.sink.corrupt(CorruptRow::new(
+                    self.location.clone(),
+                    row.line,
+                    key,
+                    error.to_string(),
+                ))?;
+                self.set_aside.insert(row.offset);
+                self.texts.push(text.to_vec());
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads the rows that are in the journal.
+    async fn journal(&mut self, shape: &Shape, changes: Changes) -> Result<()> {
+        let mut writes = changes
+            .rows
+            .into_iter()
+            .filter_map(|(key, change)| match change {
+                Change::Write { offset, bytes } => Some((key, (offset, bytes))),
+                Change::Remove => None,
+            });
+        loop {
+            let (keys, places): (Vec<_>, Vec<_>) = writes.by_ref().take(FETCH).unzip();
+            if keys.is_empty() {
+                return Ok(());
+            }
+            self.has_rows = true;
+            let rows = self
+                .hold
+                .with("reading a journal", move |store| store.journaled(&places))
+                .await?;
+            for (key, packed) in keys.iter().zip(&rows) {
+                let (key, value) = decode_journaled(shape, key, packed).map_err(|error| {
+                    refused(
+                        &self.path,
+                        format!(
+                            "a write in the journal beside it does not fit the types of this map: {error}"
+                        ),
+                        "Open it with the types that it was written with, and close it; then the journal is gone",
+                        None,
+                    )
+                })?;
+                self.sink.entry(key, value)?;
+            }
+        }
+    }
+
+    /// Whether the journal was begun for the table that is there.
+    fn check_unedited(&self, tables: &[Option<Print>], found: Option<Print>) -> Result<()> {
+        if tables.contains(&found) {
+            return Ok(());
+        }
+        if self.settings.replay_onto_edited_table && found.is_some() {
+            tracing::warn!(
+                target: "persistent_map", path = %self.path.display(),
+                "the writes in the journal are made to a table that was changed since"
+            );
+            return Ok(());
+        }
+        let (reason, advice) = if found.is_some() {
+            (
+                "the file was changed after a map had left writes in the journal beside it (it was not closed)",
+                "Put the unchanged file back; or open it once with \
+                 `CsvBackend::new(..).replay_onto_edited_table(true)`, which makes those writes to the file as it is now; \
+                 or move the `.journal` file away to do without them",
+            )
+        } else {
+            (
+                "the file is gone, and there are writes to it in the journal beside it",
+                RESTORE,
+            )
+        };
+        Err(refused(&self.path, reason, advice, None))
+    }
+
+    fn check_columns(&mut self, shape: &Shape, value: &V) -> Result<()> {
+        self.checked_columns = true;
+        let filled = shape.filled_by(value);
+        let is_column = |name: &str| shape.columns.iter().any(|column| column == name);
+        if let Some(missing) = filled.iter().find(|name| !is_column(name)) {
+            return Err(self.missing_column(missing));
+        }
+        let is_extra = |at: usize, column: &str| at != shape.key && !filled.contains(&column);
+        let extra = (0..)
+            .zip(&shape.columns)
+            .find(|(at, column)| is_extra(*at, column));
+        match extra {
+            Some((_, column)) if !self.settings.keep_extra_columns => Err(fault(
+                &self.path,
+                1,
+                format!("the column `{column}` is no field of the value"),
+                "Remove the column, or keep it with `CsvBackend::new(..).keep_extra_columns(true)`",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn missing_column(&self, column: &str) -> PersistentError {
+        fault(
+            &self.path,
+            1,
+            format!("the column `{column}` is missing"),
+            "Add the column, or correct its name in the header",
+        )
+    }
+
+    /// Looks for keys that are there twice, which rows in the order of their keys cannot be.
+    async fn check_keys(&mut self) -> Result<()> {
+        let path = self.path.clone();
+        self.hold
+            .with("checking the keys of a table", move |store| {
+                Index::of(&mut store.reader()?, &path).map(drop)
+            })
+            .await
+    }
+}
+
+fn decode_entry<K: Key, V: Value>(shape: &Shape, cells: &ByteRecord) -> Result<(K, V), CellError> {
+    if cells.len() != shape.columns.len() {
+        return Err(CellError::Message(format!(
+            "expected {} cells, as in the header, and found {}. The row was cut off, or a cell with a separator in it is \
+             not in quotation marks",
+            shape.columns.len(),
+            cells.len()
+        )));
+    }
+    let texts = cells
+        .iter()
+        .zip(&shape.columns)
+        .map(|(cell, column)| {
+            std::str::from_utf8(unguarded(cell)).map_err(|_| {
+                CellError::Message(format!(
+                    "column `{column}`: expected UTF-8. Save the file as \"CSV UTF-8\""
+                ))
+            })
+        })
+        .collect::<Result<Vec<&str>, CellError>>()?;
+    let key = read_key(shape, texts[shape.key])?;
+    Ok((key, shape.decode(&texts)?))
+}
+
+fn decode_journaled<K: Key, V: Value>(
+    shape: &Shape,
+    key: &[u8],
+    packed: &[u8],
+) -> Result<(K, V), CellError> {
+    let nonsense = || CellError::Message("it is not a row".to_string());
+    let key = std::str::from_utf8(key).map_err(|_| nonsense())?;
+    let mut cells = unpack(packed).ok_or_else(nonsense)?;
+    *cells.get_mut(shape.key).ok_or_else(nonsense)? = Some(key.to_string());
+    let texts: Vec<&str> = cells
+        .iter()
+        .map(|cell| cell.as_deref().unwrap_or_default())
+        .collect();
+    Ok((read_key(shape, key)?, shape.decode(&texts)?))
+}
+
+/// A key that is written in another way would be a row that no write ever finds again.
+fn read_key<K: Key>(shape: &Shape, text: &str) -> Result<K, CellError> {
+    let column = &shape.columns[shape.key];
+    let in_column = |problem: String| CellError::Message(format!("column `{column}`: {problem}"));
+    let key = decode_key(text).map_err(|error| in_column(error.to_string()))?;
+    match encode_key(&key) {
+        Ok(own) if own == text => Ok(key),
+        Ok(_) => Err(in_column(
+            "the key is not written as this map writes it (no zeros or signs before a number, no spaces in JSON). \
+             Correct it, or use `String` for keys"
+                .to_string(),
+        )),
+        Err(error) => Err(in_column(error.to_string())),
+    }
+}

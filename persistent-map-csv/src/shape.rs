@@ -1,0 +1,298 @@
+//! The columns of a table, and how entries fit into them.
+//!
+//! A table has one shape, and its header says which:
+//!
+//! - **bare**, exactly two columns, the key's and `value`: each value is one cell;
+//! - **fields**, anything else: each value is a struct with a column a field. (A value that is not a struct may live in a
+//!   table with more columns, too, if one of them is `value`.)
+//!
+//! A new table takes the shape of the first value that is written: fields for a struct that reads back from its fields,
+//! bare for everything else and for structs that would look bare (one field, called `value`). From then on the shape is
+//! the table's. So the header alone decides how a file is read, and the type how a cell is.
+
+use std::any::type_name;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use persistent_map_core::codec::CodecError;
+use persistent_map_core::{Bincode, Codec as _, Key, PersistentError, Result, Value};
+
+use crate::cell::{CellError, Form, decode, decode_row, encode, fields_of};
+
+/// The column of a bare value.
+pub(crate) const VALUE: &str = "value";
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) columns: Vec<String>,
+    /// Which column is the key.
+    pub(crate) key: usize,
+}
+
+impl Shape {
+    fn bare(key_column: &str) -> Self {
+        Shape {
+            columns: vec![key_column.to_string(), VALUE.to_string()],
+            key: 0,
+        }
+    }
+
+    pub(crate) fn is_bare(&self) -> bool {
+        self.columns.len() == 2 && self.columns[1 - self.key] == VALUE
+    }
+
+    /// The value in a row of as many cells as there are columns.
+    pub(crate) fn decode<V: Value>(&self, cells: &[&str]) -> Result<V, CellError> {
+        decode_row(&self.columns, cells, self.is_bare())
+    }
+
+    /// The names of the columns that a value fills.
+    pub(crate) fn filled_by<V: Value>(&self, value: &V) -> Vec<&str> {
+        match fields_of(value, Form::Plain) {
+            Ok(Some(fields)) if !self.is_bare() => {
+                fields.into_iter().map(|(name, _)| name).collect()
+            }
+            _ => vec![VALUE],
+        }
+    }
+
+    /// A cell for each column that the value fills, but the key's, after the check that they give the value back.
+    fn encode<V: Value>(&self, key: &str, value: &V) -> Result<Cells, CellError> {
+        let mut problem = None;
+        for form in Form::BOTH {
+            match self.encode_as(form, key, value) {
+                Ok(cells) => return Ok(cells),
+                Err(error) => problem = problem.or(Some(error)),
+            }
+        }
+        Err(problem.unwrap_or(CellError::Nested))
+    }
+
+    fn encode_as<V: Value>(&self, form: Form, key: &str, value: &V) -> Result<Cells, CellError> {
+        let fields = if self.is_bare() {
+            None
+        } else {
+            fields_of(value, form)?
+        };
+        let mut cells = vec![None; self.columns.len()];
+        match fields {
+            Some(fields) => {
+                for (name, text) in fields {
+                    let at = self.columns.iter().position(|column| column == name);
+                    cells[at.ok_or(CellError::MissingField(name))?] = Some(text);
+                }
+            }
+            None => {
+                let at = self.columns.iter().position(|column| column == VALUE);
+                cells[at.ok_or(CellError::NoValueColumn)?] = Some(encode(value, form)?);
+            }
+        }
+        match cells[self.key].replace(key.to_string()) {
+            Some(text) if text != key => {
+                return Err(CellError::Message(format!(
+                    "the field `{}` is the key's column, and differs from the key",
+                    self.columns[self.key]
+                )));
+            }
+            _ => {}
+        }
+        let texts: Vec<&str> = cells
+            .iter()
+            .map(|cell| cell.as_deref().unwrap_or_default())
+            .collect();
+        let back: V = self.decode(&texts)?;
+        if is_same(value, &back) {
+            cells[self.key] = None;
+            Ok(cells)
+        } else {
+            Err(CellError::Message(
+                "the value that comes back is another one".to_string(),
+            ))
+        }
+    }
+}
+
+/// One for each column of a shape; `None` leaves what the table has.
+pub(crate) type Cells = Vec<Option<String>>;
+
+/// The shape of a table while it is open.
+pub(crate) struct SharedShape {
+    key_column: String,
+    known: RwLock<Known>,
+}
+
+#[derive(Clone)]
+struct Known {
+    shape: Option<Arc<Shape>>,
+    /// There are rows, or there will be: nothing may change any more.
+    settled: bool,
+}
+
+impl SharedShape {
+    pub(crate) fn new(key_column: String) -> Self {
+        SharedShape {
+            key_column,
+            known: RwLock::new(Known {
+                shape: None,
+                settled: false,
+            }),
+        }
+    }
+
+    /// What a table was found to have. Without rows its columns may still be added to.
+    pub(crate) fn found(&self, shape: Option<Shape>, has_rows: bool) {
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known {
+            settled: shape.is_some() && has_rows,
+            shape: shape.map(Arc::new),
+        };
+    }
+
+    pub(crate) fn get(&self) -> Option<Arc<Shape>> {
+        self.known().shape
+    }
+
+    /// The cells of an entry. The first one of a table decides on its shape.
+    pub(crate) fn encode<V: Value>(&self, key: &str, value: &V) -> Result<Cells> {
+        let known = self.known();
+        if let (Some(shape), true) = (&known.shape, known.settled) {
+            return shape.encode(key, value).map_err(unstorable::<V>);
+        }
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let candidates = match (&known.shape, known.settled) {
+            (Some(shape), true) => vec![(**shape).clone()],
+            (Some(shape), false) => vec![widened(shape, value)],
+            (None, _) => self.candidates(value),
+        };
+        let mut problem = None;
+        for shape in candidates {
+            match shape.encode(key, value) {
+                Ok(cells) => {
+                    known.shape = Some(Arc::new(shape));
+                    known.settled = true;
+                    return Ok(cells);
+                }
+                Err(error) => problem = Some(error),
+            }
+        }
+        Err(unstorable::<V>(problem.unwrap_or(CellError::Nested)))
+    }
+
+    fn known(&self) -> Known {
+        self.known
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn candidates<V: Value>(&self, value: &V) -> Vec<Shape> {
+        let bare = Shape::bare(&self.key_column);
+        let fields = match fields_of(value, Form::Plain) {
+            Ok(Some(fields)) if !fields.is_empty() => fields,
+            _ => return vec![bare],
+        };
+        let mut columns: Vec<String> = Vec::new();
+        for (name, _) in fields {
+            if name.is_empty() || columns.iter().any(|column| column == name) {
+                return vec![bare];
+            }
+            columns.push(name.to_string());
+        }
+        let key = match columns.iter().position(|column| *column == self.key_column) {
+            Some(at) => at,
+            None => {
+                columns.insert(0, self.key_column.clone());
+                0
+            }
+        };
+        let fields = Shape { columns, key };
+        if fields.columns.len() == 1 || fields.is_bare() {
+            return vec![bare];
+        }
+        vec![fields, bare]
+    }
+}
+
+/// A header without rows, and the columns that it lacks for a value.
+fn widened<V: Value>(shape: &Shape, value: &V) -> Shape {
+    let mut shape = shape.clone();
+    if !shape.is_bare()
+        && let Ok(Some(fields)) = fields_of(value, Form::Plain)
+    {
+        for (name, _) in fields {
+            if !shape.columns.iter().any(|column| column == name) {
+                shape.columns.push(name.to_string());
+            }
+        }
+    }
+    shape
+}
+
+/// The text of a key, after the check that it gives the key back.
+pub(crate) fn encode_key<K: Key>(key: &K) -> Result<String> {
+    let mut problem = None;
+    for form in Form::BOTH {
+        match encode_key_as(form, key) {
+            Ok(text) => return Ok(text),
+            Err(error) => problem = problem.or(Some(error)),
+        }
+    }
+    let problem = problem.unwrap_or(CellError::Nested);
+    Err(PersistentError::Unstorable {
+        part: "key",
+        type_name: type_name::<K>(),
+        codec: "csv",
+        advice: "Equal keys must be written alike and read back: use types with a fixed order (`BTreeSet`, `BTreeMap`) \
+                 instead of `HashSet` or `HashMap` in keys, and no `#[serde(skip)]` on what `Eq` compares",
+        source: CodecError::new(problem.to_string()),
+    })
+}
+
+pub(crate) fn decode_key<K: Key>(text: &str) -> Result<K, CellError> {
+    decode(text)
+}
+
+fn encode_key_as<K: Key>(form: Form, key: &K) -> Result<String, CellError> {
+    let text = encode(key, form)?;
+    let back: K = decode(&text)?;
+    if back != *key {
+        return Err(CellError::Message(
+            "the key that comes back is another one".to_string(),
+        ));
+    }
+    if encode(&back, form)? != text {
+        return Err(CellError::Message(
+            "the same key gives another text each time".to_string(),
+        ));
+    }
+    Ok(text)
+}
+
+fn unstorable<V>(problem: CellError) -> PersistentError {
+    PersistentError::Unstorable {
+        part: "value",
+        type_name: type_name::<V>(),
+        codec: "csv",
+        advice: "Likely reasons: a field that `#[serde(skip_serializing_if)]` leaves out and that does not read back from \
+                 an empty cell, an `Option` in an `Option`, a number that is not finite inside a list, or a struct whose \
+                 fields are not the columns of this table",
+        source: CodecError::new(problem.to_string()),
+    }
+}
+
+/// Values need not be comparable, so their bytes in another format are compared, which tells apart what texts do not
+/// (`None` and `Some(None)`, `5` and `"5"`). How often each byte is there is enough: maps and sets have no order, and what
+/// is looked for is a type that loses something, not damage.
+fn is_same<V: Value>(value: &V, back: &V) -> bool {
+    match (byte_counts(value), byte_counts(back)) {
+        (Some(value), Some(back)) => value == back,
+        // Some types have no form in that format (`flatten`); they did read back.
+        _ => true,
+    }
+}
+
+fn byte_counts<V: Value>(value: &V) -> Option<[u32; 256]> {
+    let mut counts = [0; 256];
+    for byte in Bincode.encode(value).ok()? {
+        counts[usize::from(byte)] += 1;
+    }
+    Some(counts)
+}

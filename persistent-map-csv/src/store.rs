@@ -1,0 +1,630 @@
+//! An open table and its journal: one commit after the other, and a checkpoint now and then.
+//!
+//! What holds between any two operations on files: the table is whole; the journal says which tables its changes belong
+//! to; everything acknowledged is in the one or the other. A checkpoint goes
+//!
+//! ```text
+//! write the new table aside → sync it → note it in the journal → sync that → rename → sync the directory
+//!   → remove the journal → sync the directory
+//! ```
+//!
+//! so that a crash leaves the old table with a journal that fits it, or the new one with a journal that knows it.
+
+use std::collections::HashSet;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use persistent_map_core::{PersistentError, Result};
+use persistent_map_file::{refused, with_suffix};
+
+use crate::checkpoint::{self, Source};
+use crate::disk::{Claim, Disk, DiskFile};
+use crate::journal::{self, Changes, Fault, Frames, Kind, Replay};
+use crate::shape::Shape;
+use crate::table::{Head, Print, TableReader};
+
+/// A journal may grow to the size of its table, and to this much beside a small one, before the two are merged.
+const SMALL: u64 = 1 << 20;
+
+/// What the user has set.
+#[derive(Debug, Clone)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is an option that a user may set by itself"
+)]
+pub(crate) struct Settings {
+    pub(crate) key_column: String,
+    pub(crate) sync: bool,
+    pub(crate) guard_formulas: bool,
+    pub(crate) keep_extra_columns: bool,
+    pub(crate) replay_onto_edited_table: bool,
+}
+
+pub(crate) struct Store {
+    disk: Arc<dyn Disk>,
+    claim: Claim,
+    settings: Settings,
+    table: Option<Table>,
+    journal: Option<Journal>,
+    state: State,
+    /// The size of the journal at which the next checkpoint is due.
+    due: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The table is being read.
+    Opening,
+    Ready,
+    /// The outcome of a write is unknown, so nothing more may be written.
+    Broken,
+}
+
+/// The table as it was when it was last read or written.
+pub(crate) struct Table {
+    pub(crate) print: Print,
+    pub(crate) head: Head,
+    pub(crate) is_sorted: bool,
+}
+
+struct Journal {
+    file: Box<dyn DiskFile>,
+    number: u64,
+    /// Bytes of good frames.
+    good: u64,
+    /// There is something after them that could not be cut off.
+    has_tail: bool,
+    /// The columns that it knows of.
+    shape: Option<Shape>,
+}
+
+/// What there is to read.
+pub(crate) struct Found {
+    pub(crate) path: PathBuf,
+    pub(crate) reader: Option<TableReader>,
+    pub(crate) replay: Option<Replay>,
+}
+
+impl Store {
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        settings: Settings,
+    ) -> Result<(Self, Found)> {
+        let claim = disk.claim(path)?;
+        let mut store = Store {
+            disk,
+            claim,
+            settings,
+            table: None,
+            journal: None,
+            state: State::Opening,
+            due: SMALL,
+        };
+        match store.look() {
+            Ok((reader, replay)) => {
+                let found = Found {
+                    path: store.path().to_path_buf(),
+                    reader,
+                    replay,
+                };
+                Ok((store, found))
+            }
+            Err(error) => {
+                store.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        &self.claim.path
+    }
+
+    fn journal_path(&self) -> PathBuf {
+        with_suffix(self.path(), ".journal")
+    }
+
+    /// Leaves everything as it was found.
+    pub(crate) fn abandon(self) {
+        self.claim.leave_no_file();
+    }
+
+    /// Once everything was read: takes rows out that cannot be, and makes durable what a crash has left.
+    pub(crate) fn recover(
+        &mut self,
+        table: Option<Table>,
+        set_aside: &HashSet<u64>,
+        texts: &[Vec<u8>],
+    ) -> Result<()> {
+        self.table = table;
+        self.state = State::Ready;
+        self.schedule();
+        if !texts.is_empty() {
+            self.keep_aside(texts)
+                .map_err(|error| self.failed("setting aside rows of", error))?;
+        }
+        if self.journal.is_none() && set_aside.is_empty() {
+            return self
+                .sync_all()
+                .map_err(|error| self.failed("making durable", error));
+        }
+        match self.checkpoint_without(set_aside) {
+            // Without space for another table the journal will do.
+            Err(error)
+                if set_aside.is_empty() && self.state == State::Ready && self.journal.is_some() =>
+            {
+                tracing::warn!(target: "persistent_map", %error, "going on with the journal");
+                self.sync_journal()
+                    .map_err(|error| self.failed("making durable the journal of", error))
+            }
+            done => done,
+        }
+    }
+
+    /// One commit: a frame, and its sync.
+    pub(crate) fn append(
+        &mut self,
+        kind: Kind,
+        contents: &[u8],
+        shape: Option<&Shape>,
+    ) -> Result<()> {
+        self.check_usable()?;
+        self.write_frames(self.settings.sync, shape, |frames| {
+            frames.push(kind, contents)
+        })?;
+        if self
+            .journal
+            .as_ref()
+            .is_some_and(|journal| journal.good >= self.due)
+            && let Err(error) = self.checkpoint()
+        {
+            // The commit is in the journal; only the table is behind, and there will be another try.
+            tracing::warn!(target: "persistent_map", %error, "the table could not be written");
+            self.due = self.due.saturating_mul(2);
+        }
+        Ok(())
+    }
+
+    /// Brings the table up to date and removes the journal.
+    pub(crate) fn checkpoint(&mut self) -> Result<()> {
+        self.checkpoint_without(&HashSet::new())
+    }
+
+    pub(crate) fn close(mut self) -> Result<()> {
+        if self.state != State::Ready {
+            return Ok(());
+        }
+        self.checkpoint()
+    }
+
+    /// The packed cells of rows in the journal.
+    pub(crate) fn journaled(&mut self, places: &[(u64, u32)]) -> Result<Vec<Vec<u8>>> {
+        let mut found = Vec::with_capacity(places.len());
+        if let Some(journal) = &mut self.journal {
+            for (offset, bytes) in places {
+                let mut packed = vec![0; *bytes as usize];
+                let read = journal.file.read_at(*offset, &mut packed);
+                packed.truncate(
+                    read.map_err(|error| PersistentError::storage("reading the journal", error))?,
+                );
+                found.push(packed);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A second reader of the table.
+    pub(crate) fn reader(&self) -> Result<TableReader> {
+        match self.disk.open(self.path()) {
+            Ok(Some(file)) => TableReader::open(self.path(), file, &self.settings.key_column),
+            Ok(None) => Err(refused(self.path(), "the file is gone", RESTORE, None)),
+            Err(error) => Err(self.unusable(self.path(), error)),
+        }
+    }
+
+    fn look(&mut self) -> Result<(Option<TableReader>, Option<Replay>)> {
+        let table = self
+            .disk
+            .open(self.path())
+            .map_err(|error| self.unusable(self.path(), error))?;
+        let reader = table
+            .map(|file| TableReader::open(self.path(), file, &self.settings.key_column))
+            .transpose()?;
+        let path = self.journal_path();
+        let file = self
+            .disk
+            .open(&path)
+            .map_err(|error| self.unusable(&path, error))?;
+        let Some(mut file) = file else {
+            return Ok((reader, None));
+        };
+        let replay = journal::replay(&mut *file).map_err(|fault| damaged(&path, fault))?;
+        match &replay {
+            Some(replay) => {
+                if replay.torn > 0 {
+                    tracing::warn!(
+                        target: "persistent_map", path = %path.display(), bytes = replay.torn,
+                        "the last write was cut short before it was acknowledged; it is removed"
+                    );
+                }
+                self.journal = Some(Journal {
+                    file,
+                    number: replay.number,
+                    good: replay.good,
+                    has_tail: replay.torn > 0,
+                    shape: replay.shape.clone(),
+                });
+            }
+            None => {
+                tracing::warn!(
+                    target: "persistent_map", path = %path.display(),
+                    "the journal was cut short before its first write was acknowledged; it is removed"
+                );
+                self.disk
+                    .remove(&path)
+                    .map_err(|error| self.unusable(&path, error))?;
+            }
+        }
+        Ok((reader, replay))
+    }
+
+    fn checkpoint_without(&mut self, set_aside: &HashSet<u64>) -> Result<()> {
+        self.check_usable()?;
+        let path = self.path().to_path_buf();
+        let (changes, shape) = match &mut self.journal {
+            Some(journal) => {
+                let replay = journal::replay(&mut *journal.file)
+                    .map_err(|fault| damaged(&with_suffix(&path, ".journal"), fault))?;
+                match replay {
+                    Some(replay) if replay.good == journal.good => (replay.changes, replay.shape),
+                    _ => {
+                        let changed = io::Error::other("somebody else has changed it");
+                        return Err(self.failed("reading the journal of", changed));
+                    }
+                }
+            }
+            None => (Changes::default(), None),
+        };
+        let shape = shape.or_else(|| self.table.as_ref().map(|table| table.head.shape.clone()));
+        if let Some(shape) = shape
+            && !(changes.is_empty() && set_aside.is_empty())
+        {
+            self.replace_table(&shape, changes, set_aside)?;
+        }
+        self.retire_journal()
+            .map_err(|error| self.failed("removing the journal of", error))?;
+        self.schedule();
+        Ok(())
+    }
+
+    fn replace_table(
+        &mut self,
+        shape: &Shape,
+        changes: Changes,
+        set_aside: &HashSet<u64>,
+    ) -> Result<()> {
+        let path = self.path().to_path_buf();
+        let aside = with_suffix(&path, ".persistent-map-new");
+        let written = self.write_aside(&aside, shape, changes, set_aside);
+        let table = match written {
+            Ok(table) => table,
+            Err(error) => {
+                let _ = self.disk.remove(&aside);
+                return Err(error);
+            }
+        };
+        if self.journal.is_some() {
+            let print = table.print;
+            // Always synced: a table that no journal knows would be taken for an edited one.
+            self.write_frames(true, None, |frames| frames.push_checkpoint(print))?;
+        }
+        if let Err(error) = self.disk.rename(&aside, &path) {
+            let _ = self.disk.remove(&aside);
+            return Err(self.cannot_replace(error));
+        }
+        self.table = Some(table);
+        self.disk
+            .sync_names(&path)
+            .map_err(|error| self.failed("replacing", error))
+    }
+
+    fn write_aside(
+        &mut self,
+        aside: &Path,
+        shape: &Shape,
+        changes: Changes,
+        set_aside: &HashSet<u64>,
+    ) -> Result<Table> {
+        let source = match &self.table {
+            Some(table) => Some(Source {
+                reader: self.reader()?,
+                table,
+            }),
+            None => None,
+        };
+        let file = self
+            .disk
+            .create(aside, self.path())
+            .map_err(|error| self.failed("writing", error))?;
+        let path = self.path().to_path_buf();
+        let (mut file, table) = checkpoint::write(
+            file,
+            &path,
+            source,
+            self.journal.as_mut().map(|journal| &mut *journal.file),
+            shape,
+            changes,
+            set_aside,
+            self.settings.guard_formulas,
+        )?;
+        file.sync().map_err(|error| self.failed("writing", error))?;
+        Ok(table)
+    }
+
+    /// Appends to the journal, or begins it. An error means that the frames are not there, or is marked unknown.
+    fn write_frames(
+        &mut self,
+        sync: bool,
+        shape: Option<&Shape>,
+        fill: impl FnOnce(&mut Frames) -> io::Result<()>,
+    ) -> Result<()> {
+        let table = self.table.as_ref().map(|table| table.print);
+        let mut frames = match &self.journal {
+            Some(journal) => Ok(Frames::at(journal.number, journal.good)),
+            None => Frames::opening(table, self.settings.sync),
+        }
+        .map_err(|error| self.failed("writing to", error))?;
+        let known = self
+            .journal
+            .as_ref()
+            .and_then(|journal| journal.shape.as_ref());
+        let news = shape.filter(|shape| Some(*shape) != known).cloned();
+        news.as_ref()
+            .map_or(Ok(()), |shape| frames.push_shape(shape))
+            .and_then(|()| fill(&mut frames))
+            .map_err(|error| self.failed("writing to", error))?;
+        if self.journal.is_some() {
+            self.extend_journal(&frames.bytes, sync)?;
+        } else {
+            self.begin_journal(&frames, sync)?;
+        }
+        if let (Some(journal), Some(news)) = (&mut self.journal, news) {
+            journal.shape = Some(news);
+        }
+        Ok(())
+    }
+
+    fn begin_journal(&mut self, frames: &Frames, sync: bool) -> Result<()> {
+        let path = self.journal_path();
+        let begin = || {
+            let mut file = self.disk.create(&path, self.path())?;
+            file.write_at(0, &frames.bytes)?;
+            Ok(file)
+        };
+        let mut file: Box<dyn DiskFile> = match begin() {
+            Ok(file) => file,
+            Err(error) => {
+                // What may be left of it is less than a frame, and means nothing.
+                let _ = self.disk.remove(&path);
+                return Err(self.failed("writing to", error));
+            }
+        };
+        if sync && let Err(error) = file.sync().and_then(|()| self.disk.sync_names(&path)) {
+            drop(file);
+            let gone = self
+                .disk
+                .remove(&path)
+                .and_then(|()| self.disk.sync_names(&path));
+            return Err(self.failed_sync(error, gone));
+        }
+        self.journal = Some(Journal {
+            file,
+            number: frames.number(),
+            good: frames.bytes.len() as u64,
+            has_tail: false,
+            shape: None,
+        });
+        Ok(())
+    }
+
+    fn extend_journal(&mut self, bytes: &[u8], sync: bool) -> Result<()> {
+        let Some(journal) = &mut self.journal else {
+            return Ok(());
+        };
+        if let Err(error) = journal.append(bytes) {
+            return Err(self.failed("writing to", error));
+        }
+        if sync && let Err(error) = journal.file.sync() {
+            // What is on the disk now is unknown, and asking again would not tell. A new journal without the frames
+            // would.
+            let gone = self.rotate_journal();
+            return Err(self.failed_sync(error, gone));
+        }
+        journal.good += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// The same journal in a new file, up to the last good frame.
+    fn rotate_journal(&mut self) -> io::Result<()> {
+        let path = self.journal_path();
+        let aside = with_suffix(&path, ".persistent-map-new");
+        let Some(journal) = &mut self.journal else {
+            return Ok(());
+        };
+        let mut file = self.disk.create(&aside, &path)?;
+        let mut buffer = vec![0; 256 << 10];
+        let mut copied = 0;
+        while copied < journal.good {
+            let rest = usize::try_from(journal.good - copied).unwrap_or(usize::MAX);
+            let piece = rest.min(buffer.len());
+            let read = journal.file.read_at(copied, &mut buffer[..piece])?;
+            if read == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            file.write_at(copied, &buffer[..read])?;
+            copied += read as u64;
+        }
+        // The old file's pages may not be what they were.
+        match journal::replay(&mut *file) {
+            Ok(Some(replay)) if replay.good == journal.good => {}
+            _ => return Err(io::Error::other("the journal does not read back")),
+        }
+        file.sync()?;
+        self.disk.rename(&aside, &path)?;
+        self.disk.sync_names(&path)?;
+        journal.file = file;
+        journal.has_tail = false;
+        Ok(())
+    }
+
+    fn retire_journal(&mut self) -> io::Result<()> {
+        if self.journal.is_none() {
+            return Ok(());
+        }
+        let path = self.journal_path();
+        self.disk.remove(&path)?;
+        self.journal = None;
+        self.disk.sync_names(&path)
+    }
+
+    fn sync_journal(&mut self) -> io::Result<()> {
+        let path = self.journal_path();
+        if let Some(journal) = &mut self.journal {
+            journal.cut_tail()?;
+            journal.file.sync()?;
+            self.disk.sync_names(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Whoever wrote the table last may not have synced it.
+    fn sync_all(&mut self) -> io::Result<()> {
+        if self.settings.sync
+            && let Some(mut file) = self.disk.open(self.path())?
+        {
+            file.sync()?;
+            self.disk.sync_names(self.path())?;
+        }
+        Ok(())
+    }
+
+    /// Rows that cannot be read go to a table beside this one.
+    fn keep_aside(&mut self, texts: &[Vec<u8>]) -> io::Result<()> {
+        let path = with_suffix(self.path(), ".quarantine.csv");
+        let mut file = match self.disk.open(&path)? {
+            Some(file) => file,
+            None => self.disk.create(&path, self.path())?,
+        };
+        let mut end = file.size()?;
+        let header = self.table.as_ref().map(|table| table.head.text.clone());
+        let header = header.filter(|_| end == 0);
+        for text in header.iter().chain(texts) {
+            file.write_at(end, text)?;
+            end += text.len() as u64;
+            if !text.ends_with(b"\n") {
+                file.write_at(end, b"\n")?;
+                end += 1;
+            }
+        }
+        file.sync()?;
+        self.disk.sync_names(&path)
+    }
+
+    fn schedule(&mut self) {
+        let table = self.table.as_ref().map_or(0, |table| table.print.bytes);
+        self.due = table.max(SMALL);
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        match self.state {
+            State::Ready => Ok(()),
+            State::Opening => Err(self.failed("writing to", io::Error::other("it is not loaded"))),
+            State::Broken => {
+                let earlier = io::Error::other("an earlier write failed");
+                Err(self.failed("writing to", earlier).unknown())
+            }
+        }
+    }
+
+    /// A sync has failed, and an attempt was made to get rid of what it was for.
+    fn failed_sync(&mut self, error: io::Error, gone: io::Result<()>) -> PersistentError {
+        let error = self.failed("writing to", error);
+        match gone {
+            Ok(()) => error,
+            Err(_) => {
+                self.state = State::Broken;
+                error.unknown()
+            }
+        }
+    }
+
+    fn failed(&self, doing: &str, error: io::Error) -> PersistentError {
+        PersistentError::storage(format!("{doing} {}", self.path().display()), error)
+    }
+
+    fn unusable(&self, path: &Path, error: io::Error) -> PersistentError {
+        refused(
+            path,
+            "it cannot be opened for reading and writing",
+            "Check the permissions of the file and of its directory",
+            Some(error),
+        )
+    }
+
+    fn cannot_replace(&self, error: io::Error) -> PersistentError {
+        if error.kind() == ErrorKind::ResourceBusy {
+            return refused(
+                self.path(),
+                "it cannot be replaced, because it is mounted by itself. All writes are safe in the journal beside it",
+                "Mount the directory that the file is in instead of the file alone",
+                Some(error),
+            );
+        }
+        self.failed("replacing", error)
+    }
+}
+
+impl Journal {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.cut_tail()?;
+        self.file.write_at(self.good, bytes).inspect_err(|_| {
+            self.has_tail = true;
+            // If it cannot be cut off now, it is before the next frame.
+            let _ = self.cut_tail();
+        })
+    }
+
+    fn cut_tail(&mut self) -> io::Result<()> {
+        if self.has_tail {
+            self.file.truncate(self.good)?;
+            self.has_tail = false;
+        }
+        Ok(())
+    }
+}
+
+fn damaged(path: &Path, fault: Fault) -> PersistentError {
+    match fault {
+        Fault::Io(error) => PersistentError::storage(format!("reading {}", path.display()), error),
+        Fault::Damaged(at) => refused(
+            path,
+            format!("the journal is damaged at byte {at}, and that is not the trace of a crash"),
+            RESTORE,
+            None,
+        ),
+        Fault::Newer(version) => refused(
+            path,
+            format!(
+                "the journal has version {version}, and this version of persistent-map reads 1"
+            ),
+            "Update persistent-map",
+            None,
+        ),
+    }
+}
+
+/// What to do about a table and a journal that do not fit.
+pub(crate) const RESTORE: &str = "Restore the table and its `.journal` file from a backup, both or neither. Without one: \
+    move the `.journal` file away to open the table as it is, without the writes in it";
