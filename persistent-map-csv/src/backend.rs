@@ -211,15 +211,13 @@ impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
         let mut contents = Vec::new();
         for write in batch {
             // The map prepares each write in its caller's task; a batch made by hand is prepared here.
-            let late;
-            let encoded = match write.encoded() {
-                Some(encoded) => encoded,
-                None => {
-                    late = self.encode(write.key(), write.value())?;
-                    &late
-                }
+            let late = match write.encoded() {
+                Some(_) => None,
+                None => Some(self.encode(write.key(), write.value())?),
             };
-            push_change(&mut contents, &encoded.key, encoded.value.as_deref());
+            if let Some(encoded) = write.encoded().or(late.as_ref()) {
+                push_change(&mut contents, &encoded.key, encoded.value.as_deref());
+            }
         }
         if contents.is_empty() {
             return Ok(());

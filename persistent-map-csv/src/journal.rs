@@ -33,10 +33,10 @@ const KEEP: u32 = u32::MAX;
 
 /// What the first frame says.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Opening {
+struct Opening {
     version: u32,
     /// The table that the changes are to be made to; none if there was no file.
-    pub(crate) table: Option<Print>,
+    table: Option<Print>,
     /// Each frame was synced before the next one was written.
     synced: bool,
 }
@@ -47,6 +47,7 @@ struct Columns {
     key: usize,
 }
 
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Opening,
     Shape,
@@ -56,7 +57,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn letter(&self) -> u8 {
+    fn letter(self) -> u8 {
         match self {
             Kind::Opening => b'T',
             Kind::Shape => b'S',
@@ -245,16 +246,16 @@ pub(crate) fn replay(file: &mut dyn DiskFile) -> Result<Option<Replay>, Fault> {
             break;
         };
         let contents = replay.good + HEADER as u64 + 1;
-        match take_frame(&mut replay, &payload, contents) {
-            Some(Some(opening)) if opening.version > VERSION => {
+        if replay.good > 0 {
+            take_frame(&mut replay, &payload, contents).ok_or(Fault::Damaged(replay.good))?;
+        } else {
+            let opening = read_opening(&payload).ok_or(Fault::Damaged(0))?;
+            if opening.version > VERSION {
                 return Err(Fault::Newer(opening.version));
             }
-            Some(Some(opening)) => {
-                replay.number = header.number;
-                synced = opening.synced;
-            }
-            Some(None) if replay.good > 0 => {}
-            _ => return Err(Fault::Damaged(replay.good)),
+            replay.number = header.number;
+            replay.tables.push(opening.table);
+            synced = opening.synced;
         }
         replay.good = contents - 1 + u64::from(header.length);
     }
@@ -262,14 +263,15 @@ pub(crate) fn replay(file: &mut dyn DiskFile) -> Result<Option<Replay>, Fault> {
 }
 
 /// `None` for contents that make no sense.
-fn take_frame(replay: &mut Replay, payload: &[u8], offset: u64) -> Option<Option<Opening>> {
+fn read_opening(payload: &[u8]) -> Option<Opening> {
+    let contents = payload.strip_prefix(b"T")?.strip_suffix(b"\n")?;
+    serde_json::from_slice(contents).ok()
+}
+
+/// `None` for contents that make no sense.
+fn take_frame(replay: &mut Replay, payload: &[u8], offset: u64) -> Option<()> {
     let (kind, contents) = payload.strip_suffix(b"\n")?.split_first()?;
     match kind {
-        b'T' => {
-            let opening: Opening = serde_json::from_slice(contents).ok()?;
-            replay.tables = vec![opening.table];
-            return Some(Some(opening));
-        }
         b'S' => {
             let Columns { columns, key } = serde_json::from_slice(contents).ok()?;
             replay.shape = (key < columns.len()).then_some(Shape { columns, key });
@@ -286,7 +288,7 @@ fn take_frame(replay: &mut Replay, payload: &[u8], offset: u64) -> Option<Option
         b'W' => take_writes(&mut replay.changes, contents, offset)?,
         _ => return None,
     }
-    Some(None)
+    Some(())
 }
 
 fn take_writes(changes: &mut Changes, contents: &[u8], offset: u64) -> Option<()> {

@@ -13,7 +13,6 @@
 use std::any::type_name;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use persistent_map_core::codec::CodecError;
 use persistent_map_core::{Bincode, Codec as _, Key, PersistentError, Result, Value};
 
 use crate::cell::{CellError, Form, decode, decode_row, encode, fields_of};
@@ -74,17 +73,14 @@ impl Shape {
             fields_of(value, form)?
         };
         let mut cells = vec![None; self.columns.len()];
-        match fields {
-            Some(fields) => {
-                for (name, text) in fields {
-                    let at = self.columns.iter().position(|column| column == name);
-                    cells[at.ok_or(CellError::MissingField(name))?] = Some(text);
-                }
+        if let Some(fields) = fields {
+            for (name, text) in fields {
+                let at = self.columns.iter().position(|column| column == name);
+                cells[at.ok_or(CellError::MissingField(name))?] = Some(text);
             }
-            None => {
-                let at = self.columns.iter().position(|column| column == VALUE);
-                cells[at.ok_or(CellError::NoValueColumn)?] = Some(encode(value, form)?);
-            }
+        } else {
+            let at = self.columns.iter().position(|column| column == VALUE);
+            cells[at.ok_or(CellError::NoValueColumn)?] = Some(encode(value, form)?);
         }
         match cells[self.key].replace(key.to_string()) {
             Some(text) if text != key => {
@@ -154,7 +150,9 @@ impl SharedShape {
     pub(crate) fn encode<V: Value>(&self, key: &str, value: &V) -> Result<Cells> {
         let known = self.known();
         if let (Some(shape), true) = (&known.shape, known.settled) {
-            return shape.encode(key, value).map_err(unstorable::<V>);
+            return shape
+                .encode(key, value)
+                .map_err(|error| unstorable::<V>(&error));
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let candidates = match (&known.shape, known.settled) {
@@ -173,7 +171,7 @@ impl SharedShape {
                 Err(error) => problem = Some(error),
             }
         }
-        Err(unstorable::<V>(problem.unwrap_or(CellError::Nested)))
+        Err(unstorable::<V>(&problem.unwrap_or(CellError::Nested)))
     }
 
     fn known(&self) -> Known {
@@ -196,13 +194,11 @@ impl SharedShape {
             }
             columns.push(name.to_string());
         }
-        let key = match columns.iter().position(|column| *column == self.key_column) {
-            Some(at) => at,
-            None => {
-                columns.insert(0, self.key_column.clone());
-                0
-            }
-        };
+        let key = columns.iter().position(|column| *column == self.key_column);
+        if key.is_none() {
+            columns.insert(0, self.key_column.clone());
+        }
+        let key = key.unwrap_or(0);
         let fields = Shape { columns, key };
         if fields.columns.len() == 1 || fields.is_bare() {
             return vec![bare];
@@ -242,7 +238,7 @@ pub(crate) fn encode_key<K: Key>(key: &K) -> Result<String> {
         codec: "csv",
         advice: "Equal keys must be written alike and read back: use types with a fixed order (`BTreeSet`, `BTreeMap`) \
                  instead of `HashSet` or `HashMap` in keys, and no `#[serde(skip)]` on what `Eq` compares",
-        source: CodecError::new(problem.to_string()),
+        source: problem.to_codec_error(),
     })
 }
 
@@ -266,7 +262,7 @@ fn encode_key_as<K: Key>(form: Form, key: &K) -> Result<String, CellError> {
     Ok(text)
 }
 
-fn unstorable<V>(problem: CellError) -> PersistentError {
+fn unstorable<V>(problem: &CellError) -> PersistentError {
     PersistentError::Unstorable {
         part: "value",
         type_name: type_name::<V>(),
@@ -274,7 +270,7 @@ fn unstorable<V>(problem: CellError) -> PersistentError {
         advice: "Likely reasons: a field that `#[serde(skip_serializing_if)]` leaves out and that does not read back from \
                  an empty cell, an `Option` in an `Option`, a number that is not finite inside a list, or a struct whose \
                  fields are not the columns of this table",
-        source: CodecError::new(problem.to_string()),
+        source: problem.to_codec_error(),
     }
 }
 

@@ -220,7 +220,7 @@ impl Store {
         match self.disk.open(self.path()) {
             Ok(Some(file)) => TableReader::open(self.path(), file, &self.settings.key_column),
             Ok(None) => Err(refused(self.path(), "the file is gone", RESTORE, None)),
-            Err(error) => Err(self.unusable(self.path(), error)),
+            Err(error) => Err(unusable(self.path(), error)),
         }
     }
 
@@ -228,7 +228,7 @@ impl Store {
         let table = self
             .disk
             .open(self.path())
-            .map_err(|error| self.unusable(self.path(), error))?;
+            .map_err(|error| unusable(self.path(), error))?;
         let reader = table
             .map(|file| TableReader::open(self.path(), file, &self.settings.key_column))
             .transpose()?;
@@ -236,36 +236,34 @@ impl Store {
         let file = self
             .disk
             .open(&path)
-            .map_err(|error| self.unusable(&path, error))?;
+            .map_err(|error| unusable(&path, error))?;
         let Some(mut file) = file else {
             return Ok((reader, None));
         };
         let replay = journal::replay(&mut *file).map_err(|fault| damaged(&path, fault))?;
-        match &replay {
-            Some(replay) => {
-                if replay.torn > 0 {
-                    tracing::warn!(
-                        target: "persistent_map", path = %path.display(), bytes = replay.torn,
-                        "the last write was cut short before it was acknowledged; it is removed"
-                    );
-                }
-                self.journal = Some(Journal {
-                    file,
-                    number: replay.number,
-                    good: replay.good,
-                    has_tail: replay.torn > 0,
-                    shape: replay.shape.clone(),
-                });
-            }
-            None => {
+        if let Some(replay) = &replay {
+            if replay.torn > 0 {
                 tracing::warn!(
-                    target: "persistent_map", path = %path.display(),
-                    "the journal was cut short before its first write was acknowledged; it is removed"
+                    target: "persistent_map", path = %path.display(), bytes = replay.torn,
+                    "the last write was cut short before it was acknowledged; it is removed"
                 );
-                self.disk
-                    .remove(&path)
-                    .map_err(|error| self.unusable(&path, error))?;
             }
+            self.journal = Some(Journal {
+                file,
+                number: replay.number,
+                good: replay.good,
+                has_tail: replay.torn > 0,
+                shape: replay.shape.clone(),
+            });
+        } else {
+            tracing::warn!(
+                target: "persistent_map", path = %path.display(),
+                "the journal was cut short before its first write was acknowledged; it is removed"
+            );
+            drop(file);
+            self.disk
+                .remove(&path)
+                .map_err(|error| unusable(&path, error))?;
         }
         Ok((reader, replay))
     }
@@ -417,7 +415,7 @@ impl Store {
                 .disk
                 .remove(&path)
                 .and_then(|()| self.disk.sync_names(&path));
-            return Err(self.failed_sync(error, gone));
+            return Err(self.failed_sync(error, gone.is_ok()));
         }
         self.journal = Some(Journal {
             file,
@@ -440,7 +438,7 @@ impl Store {
             // What is on the disk now is unknown, and asking again would not tell. A new journal without the frames
             // would.
             let gone = self.rotate_journal();
-            return Err(self.failed_sync(error, gone));
+            return Err(self.failed_sync(error, gone.is_ok()));
         }
         journal.good += bytes.len() as u64;
         Ok(())
@@ -549,28 +547,17 @@ impl Store {
     }
 
     /// A sync has failed, and an attempt was made to get rid of what it was for.
-    fn failed_sync(&mut self, error: io::Error, gone: io::Result<()>) -> PersistentError {
+    fn failed_sync(&mut self, error: io::Error, is_gone: bool) -> PersistentError {
         let error = self.failed("writing to", error);
-        match gone {
-            Ok(()) => error,
-            Err(_) => {
-                self.state = State::Broken;
-                error.unknown()
-            }
+        if is_gone {
+            return error;
         }
+        self.state = State::Broken;
+        error.unknown()
     }
 
     fn failed(&self, doing: &str, error: io::Error) -> PersistentError {
         PersistentError::storage(format!("{doing} {}", self.path().display()), error)
-    }
-
-    fn unusable(&self, path: &Path, error: io::Error) -> PersistentError {
-        refused(
-            path,
-            "it cannot be opened for reading and writing",
-            "Check the permissions of the file and of its directory",
-            Some(error),
-        )
     }
 
     fn cannot_replace(&self, error: io::Error) -> PersistentError {
@@ -603,6 +590,15 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+fn unusable(path: &Path, error: io::Error) -> PersistentError {
+    refused(
+        path,
+        "it cannot be opened for reading and writing",
+        "Check the permissions of the file and of its directory",
+        Some(error),
+    )
 }
 
 fn damaged(path: &Path, fault: Fault) -> PersistentError {

@@ -40,7 +40,10 @@ impl Form {
 pub(crate) fn encode<T: Serialize + ?Sized>(item: &T, form: Form) -> Result<String, CellError> {
     match form {
         Form::Plain => ser::plain(item).map(ser::Cell::into_text),
-        Form::Json => ser::json(item),
+        Form::Json => match ser::plain(item)? {
+            ser::Cell::Missing => Ok(String::new()),
+            ser::Cell::Text(_) => ser::json(item),
+        },
     }
 }
 
@@ -66,6 +69,11 @@ pub(crate) enum CellError {
 }
 
 impl CellError {
+    /// For errors that only take this type, which cuts what stands in backticks for a value.
+    pub(crate) fn to_codec_error(&self) -> CodecError {
+        CodecError::new(self.to_string().replace('`', "'"))
+    }
+
     fn expected(what: impl Display) -> Self {
         CellError::Message(format!("expected {what}"))
     }
