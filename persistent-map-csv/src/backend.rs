@@ -67,6 +67,7 @@ impl CsvBackend {
                 guard_formulas: false,
                 keep_extra_columns: true,
                 replay_onto_edited_table: false,
+                journal_floor: 1 << 20,
             },
             disk,
             shape: Arc::new(SharedShape::new("key".to_string())),
@@ -118,6 +119,12 @@ impl CsvBackend {
     #[must_use]
     pub fn replay_onto_edited_table(mut self, replay: bool) -> Self {
         self.settings.replay_onto_edited_table = replay;
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn journal_floor(mut self, bytes: u64) -> Self {
+        self.settings.journal_floor = bytes;
         self
     }
 

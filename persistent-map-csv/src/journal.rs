@@ -1,6 +1,6 @@
 //! The journal: each commit is one frame at the end of a file beside the table.
 //!
-//! A frame is 24 bytes of header (`C5 50 4D 4A`, the payload's length, the journal's number, the payload's CRC-32, and a
+//! A frame is 24 bytes of header (`C5 50 4D` and `4A`, or `55` if frames are not synced; the payload's length, the journal's number, the payload's CRC-32, and a
 //! CRC-32 of all that and of the frame's place in the file) and the payload: a letter for its kind, the contents, and a
 //! line feed. All numbers are little-endian.
 //!
@@ -24,7 +24,7 @@ use crate::disk::DiskFile;
 use crate::shape::{Cells, Shape};
 use crate::table::Print;
 
-const MAGIC: [u8; 4] = [0xc5, b'P', b'M', b'J'];
+const MAGIC: [u8; 3] = [0xc5, b'P', b'M'];
 const HEADER: usize = 24;
 const VERSION: u32 = 1;
 
@@ -37,8 +37,6 @@ struct Opening {
     version: u32,
     /// The table that the changes are to be made to; none if there was no file.
     table: Option<Print>,
-    /// Each frame was synced before the next one was written.
-    synced: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -109,6 +107,7 @@ pub(crate) fn unpack(mut bytes: &[u8]) -> Option<Cells> {
 /// The frames of one commit, or of one step of a checkpoint.
 pub(crate) struct Frames {
     number: u64,
+    synced: bool,
     offset: u64,
     pub(crate) bytes: Vec<u8>,
 }
@@ -117,21 +116,23 @@ impl Frames {
     pub(crate) fn opening(table: Option<Print>, synced: bool) -> io::Result<Self> {
         let mut frames = Frames {
             number: new_number(),
+            synced,
             offset: 0,
             bytes: Vec::new(),
         };
         let opening = Opening {
             version: VERSION,
             table,
-            synced,
         };
         frames.push(Kind::Opening, &serde_json::to_vec(&opening)?)?;
         Ok(frames)
     }
 
-    pub(crate) fn at(number: u64, offset: u64) -> Self {
+    /// Frames at the end of a journal. `synced` says whether each commit is synced before the next one is written.
+    pub(crate) fn at(number: u64, offset: u64, synced: bool) -> Self {
         Frames {
             number,
+            synced,
             offset,
             bytes: Vec::new(),
         }
@@ -151,6 +152,7 @@ impl Frames {
         let header = Header {
             length,
             number: self.number,
+            synced: self.synced,
             crc: crc32fast::hash(&payload),
         };
         let offset = self.offset + self.bytes.len() as u64;
@@ -235,11 +237,10 @@ pub(crate) fn replay(file: &mut dyn DiskFile) -> Result<Option<Replay>, Fault> {
         good: 0,
         torn: 0,
     };
-    let mut synced = true;
     while replay.good < size {
         let number = (replay.good > 0).then_some(replay.number);
         let Some((header, payload)) = read_frame(file, replay.good, size, number)? else {
-            if !is_torn(file, replay.good, size, number, synced)? {
+            if !is_torn(file, replay.good, size, number)? {
                 return Err(Fault::Damaged(replay.good));
             }
             replay.torn = size - replay.good;
@@ -255,7 +256,6 @@ pub(crate) fn replay(file: &mut dyn DiskFile) -> Result<Option<Replay>, Fault> {
             }
             replay.number = header.number;
             replay.tables.push(opening.table);
-            synced = opening.synced;
         }
         replay.good = contents - 1 + u64::from(header.length);
     }
@@ -312,6 +312,7 @@ fn take_writes(changes: &mut Changes, contents: &[u8], offset: u64) -> Option<()
 }
 
 struct Header {
+    synced: bool,
     length: u32,
     number: u64,
     crc: u32,
@@ -320,7 +321,8 @@ struct Header {
 impl Header {
     fn to_bytes(&self, offset: u64) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
-        bytes[..4].copy_from_slice(&MAGIC);
+        bytes[..3].copy_from_slice(&MAGIC);
+        bytes[3] = if self.synced { b'J' } else { b'U' };
         bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.crc.to_le_bytes());
@@ -334,6 +336,7 @@ impl Header {
     fn from_bytes(bytes: &[u8], offset: u64) -> Option<Self> {
         let bytes: &[u8; HEADER] = bytes.first_chunk()?;
         let header = Header {
+            synced: bytes[3] == b'J',
             length: u32::from_le_bytes(*bytes[4..].first_chunk()?),
             number: u64::from_le_bytes(*bytes[8..].first_chunk()?),
             crc: u32::from_le_bytes(*bytes[16..].first_chunk()?),
@@ -370,7 +373,6 @@ fn is_torn(
     offset: u64,
     size: u64,
     number: Option<u64>,
-    synced: bool,
 ) -> io::Result<bool> {
     const SECTOR: u64 = 512;
     let mut rest = vec![0; usize::try_from(size - offset).map_err(io::Error::other)?];
@@ -385,16 +387,13 @@ fn is_torn(
         None => rest.len() < HEADER,
     };
 
-    // With a sync after each frame, one that was never finished has none after it. Without, the system may have written
-    // the later one first.
-    if !synced && has_hole {
-        return Ok(true);
-    }
     for at in 1..rest.len() {
         if rest[at..].starts_with(&MAGIC)
-            && read_frame(file, offset + at as u64, size, number)?.is_some()
+            && let Some((later, _)) = read_frame(file, offset + at as u64, size, number)?
         {
-            return Ok(false);
+            // With a sync after each frame, one that was never finished has none after it. Without, the system may have
+            // written the later one first.
+            return Ok(has_hole && !later.synced);
         }
     }
     Ok(has_hole || ends_early)

@@ -3,6 +3,8 @@
 mod backend;
 mod cell;
 mod checkpoint;
+#[cfg(test)]
+mod crash;
 mod disk;
 mod journal;
 mod load;

@@ -24,9 +24,6 @@ use crate::journal::{self, Changes, Fault, Frames, Kind, Replay};
 use crate::shape::Shape;
 use crate::table::{Head, Print, TableReader};
 
-/// A journal may grow to the size of its table, and to this much beside a small one, before the two are merged.
-const SMALL: u64 = 1 << 20;
-
 /// What the user has set.
 #[derive(Debug, Clone)]
 #[allow(
@@ -39,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) guard_formulas: bool,
     pub(crate) keep_extra_columns: bool,
     pub(crate) replay_onto_edited_table: bool,
+    /// A journal may grow to the size of its table, and to this many bytes beside a small one, before the two are merged.
+    pub(crate) journal_floor: u64,
 }
 
 pub(crate) struct Store {
@@ -75,6 +74,8 @@ struct Journal {
     good: u64,
     /// There is something after them that could not be cut off.
     has_tail: bool,
+    /// Its name is known to be durable.
+    is_named: bool,
     /// The columns that it knows of.
     shape: Option<Shape>,
 }
@@ -100,7 +101,7 @@ impl Store {
             table: None,
             journal: None,
             state: State::Opening,
-            due: SMALL,
+            due: 0,
         };
         match store.look() {
             Ok((reader, replay)) => {
@@ -253,6 +254,7 @@ impl Store {
                 number: replay.number,
                 good: replay.good,
                 has_tail: replay.torn > 0,
+                is_named: false,
                 shape: replay.shape.clone(),
             });
         } else {
@@ -317,6 +319,8 @@ impl Store {
             let print = table.print;
             // Always synced: a table that no journal knows would be taken for an edited one.
             self.write_frames(true, None, |frames| frames.push_checkpoint(print))?;
+            self.name_journal()
+                .map_err(|error| self.failed("writing to", error))?;
         }
         if let Err(error) = self.disk.rename(&aside, &path) {
             let _ = self.disk.remove(&aside);
@@ -370,7 +374,7 @@ impl Store {
     ) -> Result<()> {
         let table = self.table.as_ref().map(|table| table.print);
         let mut frames = match &self.journal {
-            Some(journal) => Ok(Frames::at(journal.number, journal.good)),
+            Some(journal) => Ok(Frames::at(journal.number, journal.good, self.settings.sync)),
             None => Frames::opening(table, self.settings.sync),
         }
         .map_err(|error| self.failed("writing to", error))?;
@@ -422,6 +426,7 @@ impl Store {
             number: frames.number(),
             good: frames.bytes.len() as u64,
             has_tail: false,
+            is_named: sync,
             shape: None,
         });
         Ok(())
@@ -474,6 +479,7 @@ impl Store {
         self.disk.sync_names(&path)?;
         journal.file = file;
         journal.has_tail = false;
+        journal.is_named = true;
         Ok(())
     }
 
@@ -488,11 +494,19 @@ impl Store {
     }
 
     fn sync_journal(&mut self) -> io::Result<()> {
-        let path = self.journal_path();
         if let Some(journal) = &mut self.journal {
             journal.cut_tail()?;
             journal.file.sync()?;
+        }
+        self.name_journal()
+    }
+
+    /// An older journal must not come back under this one's name.
+    fn name_journal(&mut self) -> io::Result<()> {
+        let path = self.journal_path();
+        if let Some(journal) = self.journal.as_mut().filter(|journal| !journal.is_named) {
             self.disk.sync_names(&path)?;
+            journal.is_named = true;
         }
         Ok(())
     }
@@ -532,7 +546,7 @@ impl Store {
 
     fn schedule(&mut self) {
         let table = self.table.as_ref().map_or(0, |table| table.print.bytes);
-        self.due = table.max(SMALL);
+        self.due = table.max(self.settings.journal_floor);
     }
 
     fn check_usable(&self) -> Result<()> {

@@ -223,14 +223,19 @@ impl TableReader {
     fn fill(&mut self) -> Result<()> {
         let start = self.buffer.len();
         let at = self.offset + start as u64;
-        self.buffer.resize(start + PIECE, 0);
+        let size = self.file.size().map_err(|error| self.storage(error))?;
+        // One byte more than there is, to see the end.
+        let wanted = usize::try_from(size.saturating_sub(at).saturating_add(1))
+            .unwrap_or(PIECE)
+            .clamp(4096, PIECE);
+        self.buffer.resize(start + wanted, 0);
         let read = self
             .file
             .read_at(at, &mut self.buffer[start..])
             .map_err(|error| self.storage(error))?;
         self.buffer.truncate(start + read);
         self.hasher.update(&self.buffer[start..]);
-        self.at_end = read < PIECE;
+        self.at_end = read < wanted;
         Ok(())
     }
 

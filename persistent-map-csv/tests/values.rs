@@ -265,17 +265,18 @@ enum Loose {
 
 #[tokio::test]
 async fn types_that_describe_themselves() {
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Holder {
+        loose: Loose,
+        count: u32,
+    }
+
     let mut values = vec![Loose::Number(5), Loose::Flag(true), Loose::List(vec![1])];
     values.extend(awkward().into_iter().map(Loose::Text));
     let values: Vec<_> = values.into_iter().enumerate().collect();
     let table = round_trip(values.clone()).await;
     assert!(table.contains("\n0,5\n"), "{table}");
 
-    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-    struct Holder {
-        loose: Loose,
-        count: u32,
-    }
     let held = values
         .into_iter()
         .map(|(n, loose)| (n, Holder { loose, count: 1 }));

@@ -1,0 +1,197 @@
+//! Random histories: writes, removals, batches, checkpoints, reopenings, and disks that are full or fail.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use persistent_map_core::{Outcome, Result, StorageBackend, Write};
+use serde::{Deserialize, Serialize};
+
+use super::disk::{Bug, Fail, Files, Op, Recorder};
+use crate::backend::CsvBackend;
+
+pub(super) type Entries = BTreeMap<String, Item>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Item {
+    number: u32,
+    text: Option<String>,
+}
+
+pub(super) struct History {
+    pub(super) sync: bool,
+    /// All states that the map had or was to have.
+    pub(super) states: Vec<Entries>,
+    pub(super) log: Vec<Op>,
+    /// How much of the log is about what was there before.
+    pub(super) begun: usize,
+}
+
+pub(super) struct Map(CsvBackend);
+
+pub(super) fn backend(disk: &Recorder, sync: bool) -> Map {
+    let backend = CsvBackend::on(Arc::new(disk.clone()), PathBuf::from("/data/t.csv"));
+    // Small, so that short histories have checkpoints of their own.
+    Map(backend.sync(sync).journal_floor(600))
+}
+
+impl Map {
+    pub(super) async fn load_entries(&self) -> Result<Entries> {
+        let found = StorageBackend::<String, Item>::load_all(&self.0).await?;
+        Ok(found.into_iter().collect())
+    }
+
+    async fn apply(&self, batch: &[Write<String, Item>]) -> Result<()> {
+        self.0.apply(batch).await
+    }
+
+    async fn clear(&self) -> Result<()> {
+        StorageBackend::<String, Item>::clear(&self.0).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        StorageBackend::<String, Item>::flush(&self.0).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        StorageBackend::<String, Item>::close(&self.0).await
+    }
+}
+
+/// Plays the history of this number. An error is one that the history itself does not allow.
+pub(super) async fn play(seed: u64, bug: Option<Bug>) -> Result<History, String> {
+    let mut random = Random(seed);
+    let sync = seed % 4 != 3;
+    let disk = Recorder::on(start(&mut random), bug);
+    let begun = disk.log().len();
+    let mut map = backend(&disk, sync);
+    let loaded = map
+        .load_entries()
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut states = vec![loaded];
+    let mut current = 0;
+    // Without sync there is much more that a cut may leave.
+    let steps = if sync { 14 } else { 7 };
+    for number in 0..steps {
+        let now = current;
+        let failure = match random.below(6) {
+            0 => Some(Fail::Write(random.below(120))),
+            1 => Some(Fail::Sync),
+            _ => None,
+        };
+        match random.below(12) {
+            0 => {
+                disk.fail_next(failure.filter(|fail| *fail != Fail::Sync));
+                if map.flush().await.is_ok() {
+                    disk.note(Op::Flushed);
+                }
+            }
+            1 => {
+                if map.close().await.is_ok() {
+                    disk.note(Op::Flushed);
+                    let names = disk.names();
+                    if names.len() > 1 || names.iter().any(|name| !name.ends_with("t.csv")) {
+                        return Err(format!("after a clean close there are {names:?}"));
+                    }
+                }
+                map = backend(&disk, sync);
+                let found = map
+                    .load_entries()
+                    .await
+                    .map_err(|error| error.to_string())?;
+                if found != states[now] {
+                    return Err(format!(
+                        "reopened with {found:?} instead of {:?}",
+                        states[now]
+                    ));
+                }
+            }
+            kind => {
+                let (batch, next) = write(&mut random, number, kind, &states[now]);
+                states.push(next);
+                let asked = states.len() - 1;
+                disk.note(Op::Attempted(asked));
+                disk.fail_next(failure);
+                let done = if kind == 2 {
+                    map.clear().await
+                } else {
+                    map.apply(&batch).await
+                };
+                match done {
+                    Ok(()) => {
+                        disk.note(Op::Acknowledged);
+                        current = asked;
+                    }
+                    Err(error) if error.outcome() == Outcome::NotApplied => {
+                        disk.note(Op::Refused);
+                    }
+                    Err(_) => {
+                        disk.fail_next(None);
+                        break;
+                    }
+                }
+            }
+        }
+        disk.fail_next(None);
+    }
+    let log = disk.log();
+    Ok(History {
+        sync,
+        states,
+        log,
+        begun,
+    })
+}
+
+/// No file, a table of ours, or one whose rows are not in order.
+fn start(random: &mut Random) -> Files {
+    let text = match random.below(3) {
+        0 => return Files::new(),
+        1 => "key,number,text\nk0,1,\nk1,2,\"\"\"\"\"\"\n",
+        _ => "text;key;number;more\r\n;k3;1;x\r\nq;k1;2;\"y;z\"\r\n",
+    };
+    Files::from([(PathBuf::from("/data/t.csv"), text.as_bytes().to_vec())])
+}
+
+fn write(
+    random: &mut Random,
+    number: u32,
+    kind: usize,
+    before: &Entries,
+) -> (Vec<Write<String, Item>>, Entries) {
+    let mut after = before.clone();
+    if kind == 2 {
+        return (Vec::new(), Entries::new());
+    }
+    let batch = (0..[1, 1, 1, 4][random.below(4)]).map(|_| {
+        let key = format!("k{}", random.below(6));
+        if random.below(4) == 0 {
+            after.remove(&key);
+            return Write::remove(key);
+        }
+        let text = match random.below(4) {
+            0 => None,
+            1 => Some(String::new()),
+            2 => Some("long ".repeat(random.below(30))),
+            _ => Some("a,\"b\"\r\n".to_string()),
+        };
+        let item = Item { number, text };
+        after.insert(key.clone(), item.clone());
+        Write::insert(key, item)
+    });
+    (batch.collect(), after)
+}
+
+/// `SplitMix64` (<https://prng.di.unimi.it/splitmix64.c>): small, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % end as u64).unwrap()
+    }
+}
