@@ -15,7 +15,7 @@ use persistent_map_core::{PersistentError, Result};
 use persistent_map_file::refused;
 
 use crate::disk::DiskFile;
-use crate::journal::{Change, Changes, unpack};
+use crate::journal::{Change, Changes, Journal, unpack};
 use crate::shape::Shape;
 use crate::store::Table;
 use crate::table::{Head, Print, TableReader, fault};
@@ -39,7 +39,7 @@ pub(crate) fn write(
     file: Box<dyn DiskFile>,
     path: &Path,
     source: Option<Source<'_>>,
-    journal: Option<&mut (dyn DiskFile + 'static)>,
+    journal: Option<&mut Journal>,
     shape: &Shape,
     changes: Changes,
     set_aside: &HashSet<u64>,
@@ -158,7 +158,7 @@ impl Index {
 struct Merge<'a> {
     out: Output,
     changes: Peekable<IntoIter<Box<[u8]>, Change>>,
-    journal: Option<&'a mut (dyn DiskFile + 'static)>,
+    journal: Option<&'a mut Journal>,
     shape: &'a Shape,
     dialect: Dialect,
     guard: bool,
@@ -190,9 +190,7 @@ impl Merge<'_> {
         let (Change::Write { offset, bytes }, Some(journal)) = (change, &mut self.journal) else {
             return Ok(());
         };
-        let mut packed = vec![0; bytes as usize];
-        let read = journal.read_at(offset, &mut packed)?;
-        let cells = unpack(&packed[..read])
+        let cells = unpack(&journal.read_at(offset, bytes)?)
             .filter(|cells| cells.len() == self.shape.columns.len())
             .ok_or_else(|| {
                 io::Error::other("a row in the journal has changed since it was written")

@@ -19,8 +19,8 @@ use persistent_map_core::{PersistentError, Result};
 use persistent_map_file::{refused, with_suffix};
 
 use crate::checkpoint::{self, Source};
-use crate::disk::{Claim, Disk, DiskFile};
-use crate::journal::{self, Changes, Fault, Frames, Kind, Replay};
+use crate::disk::{Claim, Disk};
+use crate::journal::{self, Changes, Failure, Fault, Frames, Journal, Kind, Replay, aside};
 use crate::shape::Shape;
 use crate::table::{Head, Print, TableReader};
 
@@ -65,19 +65,6 @@ pub(crate) struct Table {
     pub(crate) print: Print,
     pub(crate) head: Head,
     pub(crate) is_sorted: bool,
-}
-
-struct Journal {
-    file: Box<dyn DiskFile>,
-    number: u64,
-    /// Bytes of good frames.
-    good: u64,
-    /// There is something after them that could not be cut off.
-    has_tail: bool,
-    /// Its name is known to be durable.
-    is_named: bool,
-    /// The columns that it knows of.
-    shape: Option<Shape>,
 }
 
 /// What there is to read.
@@ -142,6 +129,11 @@ impl Store {
         self.table = table;
         self.state = State::Ready;
         self.schedule();
+        for unfinished in [aside(self.path()), aside(&self.journal_path())] {
+            self.disk
+                .remove(&unfinished)
+                .map_err(|error| self.failed("clearing up beside", error))?;
+        }
         if !texts.is_empty() {
             self.keep_aside(texts)
                 .map_err(|error| self.failed("setting aside rows of", error))?;
@@ -157,8 +149,8 @@ impl Store {
                 if set_aside.is_empty() && self.state == State::Ready && self.journal.is_some() =>
             {
                 tracing::warn!(target: "persistent_map", %error, "going on with the journal");
-                self.sync_journal()
-                    .map_err(|error| self.failed("making durable the journal of", error))
+                let synced = self.journal.as_mut().map_or(Ok(()), Journal::sync);
+                synced.map_err(|error| self.failed("making durable the journal of", error))
             }
             done => done,
         }
@@ -178,7 +170,7 @@ impl Store {
         if self
             .journal
             .as_ref()
-            .is_some_and(|journal| journal.good >= self.due)
+            .is_some_and(|journal| journal.bytes() >= self.due)
             && let Err(error) = self.checkpoint()
         {
             // The commit is in the journal; only the table is behind, and there will be another try.
@@ -205,12 +197,11 @@ impl Store {
         let mut found = Vec::with_capacity(places.len());
         if let Some(journal) = &mut self.journal {
             for (offset, bytes) in places {
-                let mut packed = vec![0; *bytes as usize];
-                let read = journal.file.read_at(*offset, &mut packed);
-                packed.truncate(
-                    read.map_err(|error| PersistentError::storage("reading the journal", error))?,
+                let packed = journal.read_at(*offset, *bytes);
+                found.push(
+                    packed
+                        .map_err(|error| PersistentError::storage("reading the journal", error))?,
                 );
-                found.push(packed);
             }
         }
         Ok(found)
@@ -249,14 +240,8 @@ impl Store {
                     "the last write was cut short before it was acknowledged; it is removed"
                 );
             }
-            self.journal = Some(Journal {
-                file,
-                number: replay.number,
-                good: replay.good,
-                has_tail: replay.torn > 0,
-                is_named: false,
-                shape: replay.shape.clone(),
-            });
+            let disk = Arc::clone(&self.disk);
+            self.journal = Some(Journal::found(disk, path, file, replay));
         } else {
             tracing::warn!(
                 target: "persistent_map", path = %path.display(),
@@ -272,18 +257,12 @@ impl Store {
 
     fn checkpoint_without(&mut self, set_aside: &HashSet<u64>) -> Result<()> {
         self.check_usable()?;
-        let path = self.path().to_path_buf();
         let (changes, shape) = match &mut self.journal {
             Some(journal) => {
-                let replay = journal::replay(&mut *journal.file)
-                    .map_err(|fault| damaged(&with_suffix(&path, ".journal"), fault))?;
-                match replay {
-                    Some(replay) if replay.good == journal.good => (replay.changes, replay.shape),
-                    _ => {
-                        let changed = io::Error::other("somebody else has changed it");
-                        return Err(self.failed("reading the journal of", changed));
-                    }
-                }
+                let replay = journal
+                    .replay()
+                    .map_err(|fault| damaged(&self.journal_path(), fault))?;
+                (replay.changes, replay.shape)
             }
             None => (Changes::default(), None),
         };
@@ -306,7 +285,7 @@ impl Store {
         set_aside: &HashSet<u64>,
     ) -> Result<()> {
         let path = self.path().to_path_buf();
-        let aside = with_suffix(&path, ".persistent-map-new");
+        let aside = aside(&path);
         let written = self.write_aside(&aside, shape, changes, set_aside);
         let table = match written {
             Ok(table) => table,
@@ -319,8 +298,8 @@ impl Store {
             let print = table.print;
             // Always synced: a table that no journal knows would be taken for an edited one.
             self.write_frames(true, None, |frames| frames.push_checkpoint(print))?;
-            self.name_journal()
-                .map_err(|error| self.failed("writing to", error))?;
+            let named = self.journal.as_mut().map_or(Ok(()), Journal::sync_name);
+            named.map_err(|error| self.failed("writing to", error))?;
         }
         if let Err(error) = self.disk.rename(&aside, &path) {
             let _ = self.disk.remove(&aside);
@@ -355,7 +334,7 @@ impl Store {
             file,
             &path,
             source,
-            self.journal.as_mut().map(|journal| &mut *journal.file),
+            self.journal.as_mut(),
             shape,
             changes,
             set_aside,
@@ -374,112 +353,27 @@ impl Store {
     ) -> Result<()> {
         let table = self.table.as_ref().map(|table| table.print);
         let mut frames = match &self.journal {
-            Some(journal) => Ok(Frames::at(journal.number, journal.good, self.settings.sync)),
+            Some(journal) => Ok(journal.frames(self.settings.sync)),
             None => Frames::opening(table, self.settings.sync),
         }
         .map_err(|error| self.failed("writing to", error))?;
-        let known = self
-            .journal
-            .as_ref()
-            .and_then(|journal| journal.shape.as_ref());
+        let known = self.journal.as_ref().and_then(Journal::shape);
         let news = shape.filter(|shape| Some(*shape) != known).cloned();
         news.as_ref()
             .map_or(Ok(()), |shape| frames.push_shape(shape))
             .and_then(|()| fill(&mut frames))
             .map_err(|error| self.failed("writing to", error))?;
-        if self.journal.is_some() {
-            self.extend_journal(&frames.bytes, sync)?;
+        let written = if let Some(journal) = &mut self.journal {
+            journal.extend(&frames, sync)
         } else {
-            self.begin_journal(&frames, sync)?;
-        }
+            let (disk, path) = (Arc::clone(&self.disk), self.journal_path());
+            Journal::begin(disk, path, self.path(), &frames, sync)
+                .map(|journal| self.journal = Some(journal))
+        };
+        written.map_err(|failure| self.failed_commit(failure))?;
         if let (Some(journal), Some(news)) = (&mut self.journal, news) {
-            journal.shape = Some(news);
+            journal.knows(news);
         }
-        Ok(())
-    }
-
-    fn begin_journal(&mut self, frames: &Frames, sync: bool) -> Result<()> {
-        let path = self.journal_path();
-        let begin = || {
-            let mut file = self.disk.create(&path, self.path())?;
-            file.write_at(0, &frames.bytes)?;
-            Ok(file)
-        };
-        let mut file: Box<dyn DiskFile> = match begin() {
-            Ok(file) => file,
-            Err(error) => {
-                // What may be left of it is less than a frame, and means nothing.
-                let _ = self.disk.remove(&path);
-                return Err(self.failed("writing to", error));
-            }
-        };
-        if sync && let Err(error) = file.sync().and_then(|()| self.disk.sync_names(&path)) {
-            drop(file);
-            let gone = self
-                .disk
-                .remove(&path)
-                .and_then(|()| self.disk.sync_names(&path));
-            return Err(self.failed_sync(error, gone.is_ok()));
-        }
-        self.journal = Some(Journal {
-            file,
-            number: frames.number(),
-            good: frames.bytes.len() as u64,
-            has_tail: false,
-            is_named: sync,
-            shape: None,
-        });
-        Ok(())
-    }
-
-    fn extend_journal(&mut self, bytes: &[u8], sync: bool) -> Result<()> {
-        let Some(journal) = &mut self.journal else {
-            return Ok(());
-        };
-        if let Err(error) = journal.append(bytes) {
-            return Err(self.failed("writing to", error));
-        }
-        if sync && let Err(error) = journal.file.sync() {
-            // What is on the disk now is unknown, and asking again would not tell. A new journal without the frames
-            // would.
-            let gone = self.rotate_journal();
-            return Err(self.failed_sync(error, gone.is_ok()));
-        }
-        journal.good += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// The same journal in a new file, up to the last good frame.
-    fn rotate_journal(&mut self) -> io::Result<()> {
-        let path = self.journal_path();
-        let aside = with_suffix(&path, ".persistent-map-new");
-        let Some(journal) = &mut self.journal else {
-            return Ok(());
-        };
-        let mut file = self.disk.create(&aside, &path)?;
-        let mut buffer = vec![0; 256 << 10];
-        let mut copied = 0;
-        while copied < journal.good {
-            let rest = usize::try_from(journal.good - copied).unwrap_or(usize::MAX);
-            let piece = rest.min(buffer.len());
-            let read = journal.file.read_at(copied, &mut buffer[..piece])?;
-            if read == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            file.write_at(copied, &buffer[..read])?;
-            copied += read as u64;
-        }
-        // The old file's pages may not be what they were.
-        match journal::replay(&mut *file) {
-            Ok(Some(replay)) if replay.good == journal.good => {}
-            _ => return Err(io::Error::other("the journal does not read back")),
-        }
-        file.sync()?;
-        self.disk.rename(&aside, &path)?;
-        self.disk.sync_names(&path)?;
-        journal.file = file;
-        journal.has_tail = false;
-        journal.is_named = true;
         Ok(())
     }
 
@@ -491,24 +385,6 @@ impl Store {
         self.disk.remove(&path)?;
         self.journal = None;
         self.disk.sync_names(&path)
-    }
-
-    fn sync_journal(&mut self) -> io::Result<()> {
-        if let Some(journal) = &mut self.journal {
-            journal.cut_tail()?;
-            journal.file.sync()?;
-        }
-        self.name_journal()
-    }
-
-    /// An older journal must not come back under this one's name.
-    fn name_journal(&mut self) -> io::Result<()> {
-        let path = self.journal_path();
-        if let Some(journal) = self.journal.as_mut().filter(|journal| !journal.is_named) {
-            self.disk.sync_names(&path)?;
-            journal.is_named = true;
-        }
-        Ok(())
     }
 
     /// Whoever wrote the table last may not have synced it.
@@ -560,10 +436,9 @@ impl Store {
         }
     }
 
-    /// A sync has failed, and an attempt was made to get rid of what it was for.
-    fn failed_sync(&mut self, error: io::Error, is_gone: bool) -> PersistentError {
-        let error = self.failed("writing to", error);
-        if is_gone {
+    fn failed_commit(&mut self, failure: Failure) -> PersistentError {
+        let error = self.failed("writing to", failure.error);
+        if failure.is_gone {
             return error;
         }
         self.state = State::Broken;
@@ -584,25 +459,6 @@ impl Store {
             );
         }
         self.failed("replacing", error)
-    }
-}
-
-impl Journal {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.cut_tail()?;
-        self.file.write_at(self.good, bytes).inspect_err(|_| {
-            self.has_tail = true;
-            // If it cannot be cut off now, it is before the next frame.
-            let _ = self.cut_tail();
-        })
-    }
-
-    fn cut_tail(&mut self) -> io::Result<()> {
-        if self.has_tail {
-            self.file.truncate(self.good)?;
-            self.has_tail = false;
-        }
-        Ok(())
     }
 }
 

@@ -75,6 +75,13 @@ fn check(runtime: &Runtime, allowed: &[&Entries], files: Files) -> Result<(), St
     if !allowed.contains(&&found) {
         return Err(format!("found {found:?}, expected one of {allowed:?}"));
     }
+    let beside = disk
+        .names()
+        .into_iter()
+        .find(|name| name.extension().is_none_or(|end| end != "csv"));
+    if let Some(beside) = beside {
+        return Err(format!("{} is left", beside.display()));
+    }
     let (again, _) = reopen(runtime, disk.durable())?;
     if again != found {
         return Err(format!("shown {found:?}, and after another cut {again:?}"));

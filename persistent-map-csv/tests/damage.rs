@@ -1,0 +1,187 @@
+//! Files that are not what they were: a flipped byte or a missing end of the journal is an error or does no harm; what
+//! a table cannot tell from an edit is at least never read as something else than it says.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use persistent_map_core::{PersistentMap, Result};
+use persistent_map_csv::CsvBackend;
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Item {
+    number: u32,
+    text: Option<String>,
+}
+
+type Entries = BTreeMap<String, Item>;
+
+fn item(number: u32) -> Item {
+    let text = number.is_multiple_of(2).then(|| format!("text, {number}"));
+    Item { number, text }
+}
+
+async fn open(path: &Path) -> Result<Entries> {
+    let map = PersistentMap::<String, Item, _>::new(CsvBackend::new(path)).await?;
+    let entries = map.iter().collect();
+    map.close().await?;
+    Ok(entries)
+}
+
+/// A table of three rows with a journal of five commits, as a kill leaves them; and the states that the map had.
+struct Killed {
+    table: Vec<u8>,
+    journal: Vec<u8>,
+    states: Vec<Entries>,
+}
+
+impl Killed {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.csv");
+        let map = PersistentMap::new(CsvBackend::new(&path)).await.unwrap();
+        for number in 0..3 {
+            map.insert(format!("k{number}"), item(number))
+                .await
+                .unwrap();
+        }
+        map.flush().await.unwrap();
+        let mut states = vec![map.iter().collect()];
+        for number in 1..6 {
+            if number == 3 {
+                map.remove("k0").await.unwrap();
+            } else {
+                map.insert(format!("k{number}"), item(number * 10))
+                    .await
+                    .unwrap();
+            }
+            states.push(map.iter().collect());
+        }
+        let killed = Killed {
+            table: fs::read(&path).unwrap(),
+            journal: fs::read(journal_of(&path)).unwrap(),
+            states,
+        };
+        map.close().await.unwrap();
+        killed
+    }
+
+    fn place(&self) -> (TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.csv");
+        fs::write(&path, &self.table).unwrap();
+        fs::write(journal_of(&path), &self.journal).unwrap();
+        (dir, path)
+    }
+
+    fn last(&self) -> &Entries {
+        self.states.last().unwrap()
+    }
+}
+
+fn journal_of(path: &Path) -> PathBuf {
+    path.with_extension("csv.journal")
+}
+
+#[tokio::test]
+async fn the_journal_of_a_killed_process_is_replayed() {
+    let killed = Killed::new().await;
+    let (_dir, path) = killed.place();
+    for _ in 0..2 {
+        assert_eq!(open(&path).await.unwrap(), *killed.last());
+        assert!(!journal_of(&path).exists());
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_byte_of_the_journal_is_an_error() {
+    let killed = Killed::new().await;
+    for at in 0..killed.journal.len() {
+        for flip in [1, 0x80, 0xff] {
+            let (_dir, path) = killed.place();
+            let mut journal = killed.journal.clone();
+            journal[at] ^= flip;
+            fs::write(journal_of(&path), &journal).unwrap();
+            let Err(error) = open(&path).await else {
+                panic!("byte {at} was flipped to no effect");
+            };
+            let error = error.to_string();
+            assert!(error.contains("t.csv.journal"), "byte {at}: {error}");
+            assert_eq!(
+                fs::read(journal_of(&path)).unwrap(),
+                journal,
+                "byte {at}: it was changed"
+            );
+            assert_eq!(fs::read(&path).unwrap(), killed.table);
+        }
+    }
+}
+
+/// A file that ends too early looks like a crash, so the commits that are left count; they are a state that the map had.
+#[tokio::test]
+async fn a_journal_without_its_end_is_an_earlier_state() {
+    let killed = Killed::new().await;
+    let mut found = Vec::new();
+    for length in 0..=killed.journal.len() {
+        let (_dir, path) = killed.place();
+        fs::write(journal_of(&path), &killed.journal[..length]).unwrap();
+        let entries = open(&path).await.unwrap();
+        let state = killed.states.iter().position(|state| *state == entries);
+        found.push(state.expect("a state that the map had"));
+        // The end is gone for good, so that nothing is appended to half a commit.
+        assert_eq!(open(&path).await.unwrap(), entries);
+    }
+    assert!(found.is_sorted());
+    assert_eq!((found[0], found.last()), (0, Some(&5)));
+}
+
+/// Beside a journal the table is protected by its checksum.
+#[tokio::test]
+async fn a_table_that_does_not_fit_its_journal_is_an_error() {
+    let killed = Killed::new().await;
+    for at in 0..killed.table.len() {
+        let (_dir, path) = killed.place();
+        let mut table = killed.table.clone();
+        table[at] ^= 1;
+        fs::write(&path, &table).unwrap();
+        assert!(open(&path).await.is_err(), "byte {at}");
+        assert_eq!(fs::read(&path).unwrap(), table);
+        assert_eq!(fs::read(journal_of(&path)).unwrap(), killed.journal);
+
+        fs::write(&path, &killed.table[..at]).unwrap();
+        assert!(open(&path).await.is_err(), "length {at}");
+    }
+    let (_dir, path) = killed.place();
+    fs::remove_file(&path).unwrap();
+    let error = open(&path).await.unwrap_err().to_string();
+    assert!(error.contains("the file is gone"), "{error}");
+}
+
+/// By itself it is what it says: an edit. Whatever it says must be a row or an error.
+#[tokio::test]
+async fn a_table_by_itself_is_read_as_it_stands() {
+    let killed = Killed::new().await;
+    for at in 0..killed.table.len() {
+        for flip in [1, 0x80] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("t.csv");
+            let mut table = killed.table.clone();
+            table[at] ^= flip;
+            fs::write(&path, &table).unwrap();
+            if let Ok(entries) = open(&path).await {
+                let differences = entries
+                    .iter()
+                    .filter(|(key, item)| killed.states[0].get(*key) != Some(item))
+                    .count();
+                assert!(differences <= 1, "byte {at}: {entries:?}");
+            }
+            assert_eq!(
+                fs::read(&path).unwrap(),
+                table,
+                "byte {at}: the file was changed"
+            );
+        }
+    }
+}
