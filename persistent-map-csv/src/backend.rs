@@ -67,7 +67,7 @@ impl CsvBackend {
                 guard_formulas: false,
                 keep_extra_columns: true,
                 replay_onto_edited_table: false,
-                journal_floor: 1 << 20,
+                journal_floor: 4 << 20,
             },
             disk,
             shape: Arc::new(SharedShape::new("key".to_string())),

@@ -19,10 +19,13 @@ use crate::journal::{Change, Changes, Journal, unpack};
 use crate::shape::Shape;
 use crate::store::Table;
 use crate::table::{Head, Print, TableReader, fault};
-use crate::text::{BOM, Dialect, guarded, is_formula, unguarded};
+use crate::text::{BOM, Dialect, Rows, guarded, is_formula, unguarded};
 
 /// Bytes that are collected before they are written.
 const PIECE: usize = 1 << 20;
+
+/// Bytes of changed rows that are made into text together.
+const RUN: usize = 64 << 10;
 
 /// The table as it is.
 pub(crate) struct Source<'a> {
@@ -61,6 +64,7 @@ pub(crate) fn write(
         shape,
         dialect,
         guard,
+        run: None,
     };
     merge
         .out
@@ -162,6 +166,8 @@ struct Merge<'a> {
     shape: &'a Shape,
     dialect: Dialect,
     guard: bool,
+    /// Changed rows that follow each other, and how many bytes they are.
+    run: Option<(Rows, usize)>,
 }
 
 impl Merge<'_> {
@@ -175,8 +181,9 @@ impl Merge<'_> {
         }
         if self.guard && cells.iter().any(is_formula) {
             let cells = cells.iter().map(|cell| guarded(unguarded(cell), true));
-            return self.out.write(&self.dialect.row(cells)?);
+            return self.changed(text.len(), cells);
         }
+        self.end_run()?;
         self.out.write(text)?;
         if text.ends_with(b"\n") || text.ends_with(b"\r") {
             Ok(())
@@ -195,21 +202,47 @@ impl Merge<'_> {
             .ok_or_else(|| {
                 io::Error::other("a row in the journal has changed since it was written")
             })?;
-        let row = cells.iter().enumerate().map(|(at, cell)| {
-            let text = match cell {
-                _ if at == self.shape.key => key,
-                Some(text) => text.as_bytes(),
-                None => unguarded(old.and_then(|old| old.get(at)).unwrap_or_default()),
-            };
-            guarded(text, self.guard)
-        });
-        self.out.write(&self.dialect.row(row)?)
+        let (shape, guard) = (self.shape, self.guard);
+        self.changed(
+            bytes as usize,
+            cells.iter().enumerate().map(|(at, cell)| {
+                let text = match cell {
+                    _ if at == shape.key => key,
+                    Some(text) => text.as_bytes(),
+                    None => unguarded(old.and_then(|old| old.get(at)).unwrap_or_default()),
+                };
+                guarded(text, guard)
+            }),
+        )
+    }
+
+    fn changed<C: AsRef<[u8]>>(
+        &mut self,
+        bytes: usize,
+        cells: impl IntoIterator<Item = C>,
+    ) -> io::Result<()> {
+        let (rows, collected) = self.run.get_or_insert_with(|| (Rows::new(self.dialect), 0));
+        rows.push(cells)?;
+        *collected += bytes;
+        if *collected < RUN {
+            Ok(())
+        } else {
+            self.end_run()
+        }
+    }
+
+    fn end_run(&mut self) -> io::Result<()> {
+        match self.run.take() {
+            Some((rows, _)) => self.out.write(&rows.finish()?),
+            None => Ok(()),
+        }
     }
 
     fn finish(mut self) -> io::Result<(Box<dyn DiskFile>, Print)> {
         while let Some((key, change)) = self.changes.next() {
             self.change(&key, change, None)?;
         }
+        self.end_run()?;
         self.out.finish()
     }
 }

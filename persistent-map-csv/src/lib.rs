@@ -1,4 +1,83 @@
 #![doc = include_str!("../README.md")]
+//!
+//! # What `Ok` is worth
+//!
+//! | Setting | An acknowledged write survives |
+//! |---|---|
+//! | `sync(true)` (default) | `kill -9` at any instant, and a power cut on a disk that honours flush |
+//! | `sync(false)` | `kill -9` at any instant; a power cut may take the latest writes since the last `flush`, never the order and never the table |
+//!
+//! # The files
+//!
+//! After `flush` and `close`, `NAME.csv` is the whole map: a header, and one row a key, sorted by the text of the key.
+//! Beside it stays `NAME.csv.lock`, which says who has it open. While the map is written to, there is also
+//! `NAME.csv.journal`, where each commit is appended; when it outgrows the table, both are merged into a new table that
+//! takes the old one's place. So a write costs the same however large the map is, on average: the one that sets off a
+//! merge waits for it. `flush` always merges, which costs as much as writing the table: call it when somebody is to look
+//! at the file, not after each insert.
+//!
+//! Nothing of the map is held in memory here, beside the map's own. A merge needs room for the keys that have changed
+//! since the last one (of all keys, if somebody else's table was not in order).
+//!
+//! # Keys and values as text
+//!
+//! | Type | Columns |
+//! |---|---|
+//! | key | the column `key`, or what [`key_column`](CsvBackend::key_column) names |
+//! | value: a struct | a column for each field, by its name, in the order of the declaration |
+//! | value: anything else | the column `value` |
+//!
+//! | In a cell | Text |
+//! |---|---|
+//! | number, `bool`, `char`, string, unit variant of an enum | as one would type it |
+//! | `None`, `()` | nothing |
+//! | `Some("")` | `""` (two quotation marks as text; other texts of nothing but pairs of them get one pair more) |
+//! | list, map, struct, other variants, bytes | JSON |
+//!
+//! A new table takes the shape of the first value that is written to it. After that the header says which shape it is:
+//! exactly two columns, one of them `value`, hold a value in one cell; everything else holds a struct in its fields. A
+//! struct that could be mistaken (its only field is called `value`) or does not read back from its fields is therefore
+//! written as JSON in `value`. A field that is called like the key's column is the key, and must be equal to it.
+//!
+//! Each value is read back before it is accepted, so that a type that would lose something (an `Option` in an `Option`,
+//! a NaN in a list) is refused by the insert, and never found out later.
+//!
+//! # Tables of other people
+//!
+//! Any table with a column for the keys and one for each field opens as it is: in any order of rows and columns, with
+//! `,`, `;` or tabs, any line ends, a byte order mark, quoted or not, with columns that are no fields
+//! ([kept](CsvBackend::keep_extra_columns) unless set otherwise). It is written in the same way: unchanged rows stay as
+//! they are to the byte, so that the difference is what has changed. Opening and flushing without a change do not touch
+//! it; the first write sorts the rows, and drops blank lines.
+//!
+//! Edits between two runs are what a CSV file is for, and are taken without a question. What cannot be read is an error
+//! that names the line, the column and what to do, and leaves the file as it is: text that is not UTF-8, two rows with
+//! one key, a missing column, a row with too few or too many cells, a quotation mark that is never closed, a cell that is
+//! no number. `OnCorrupt::Quarantine` moves rows that cannot be read to `NAME.csv.quarantine.csv`.
+//!
+//! What a reader of CSV cannot notice: a last line that lost its end without losing a cell. And what nobody can tell
+//! from an edit: a byte that the disk has flipped in a table without a journal. The journal has checksums, and so has a
+//! table that a journal belongs to.
+//!
+//! # Edits while the map is open, or before it was recovered
+//!
+//! A journal names the table that it belongs to, by length and checksum. If the table was changed while the map was open,
+//! `flush` refuses to overwrite it; if it was changed after a crash, the map refuses to open. Nothing is lost in either
+//! case: the edited table and the journal both stay, and
+//! [`replay_onto_edited_table`](CsvBackend::replay_onto_edited_table) puts the writes onto the edited table, if that is
+//! what is wanted.
+//!
+//! # Spreadsheets
+//!
+//! Text that begins with `=`, `+`, `-` or `@` is a formula to a spreadsheet. It is written as it is unless
+//! [`guard_formulas`](CsvBackend::guard_formulas) is set. A text that begins with `'` before such a sign is read without
+//! one `'` and written with one more, whatever the option says.
+//!
+//! # Limits
+//!
+//! An entry has at most 16 MiB of text. A table has one name: hard links are refused, symbolic links followed. A single
+//! file that is mounted by itself (into a container, say) can be opened, but not be replaced: mount its directory. Keep
+//! tables on a local disk; locks on network file systems are not to be trusted.
 
 mod backend;
 mod cell;

@@ -157,7 +157,9 @@ impl<K: Key, V: Value> Loader<'_, K, V> {
                     self.location.clone(),
                     row.line,
                     key,
-                    error.to_string(),
+                    format!(
+                        "{error}. If it was edited, correct the line; the file was not changed"
+                    ),
                 ))?;
                 self.set_aside.insert(row.offset);
                 self.texts.push(text.to_vec());

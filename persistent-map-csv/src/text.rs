@@ -2,10 +2,11 @@
 //!
 //! csv-async does the reading and writing, over buffers in memory: its futures are finished at the first poll.
 
+use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use csv_async::{AsyncReaderBuilder, AsyncWriterBuilder, ByteRecord, Terminator};
+use csv_async::{AsyncReaderBuilder, AsyncWriter, AsyncWriterBuilder, ByteRecord, Terminator};
 
 /// How a file writes its rows. A file that somebody else made keeps its ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,19 +34,10 @@ impl Dialect {
     pub(crate) fn row<C: AsRef<[u8]>>(
         self,
         cells: impl IntoIterator<Item = C>,
-    ) -> std::io::Result<Vec<u8>> {
-        let terminator = if self.crlf {
-            Terminator::CRLF
-        } else {
-            Terminator::Any(b'\n')
-        };
-        let mut writer = AsyncWriterBuilder::new()
-            .delimiter(self.delimiter)
-            .terminator(terminator)
-            .buffer_capacity(512)
-            .create_writer(Vec::new());
-        ready(writer.write_record(cells)).map_err(std::io::Error::other)?;
-        ready(writer.into_inner()).map_err(|error| std::io::Error::other(error.to_string()))
+    ) -> io::Result<Vec<u8>> {
+        let mut rows = Rows::new(self);
+        rows.push(cells)?;
+        rows.finish()
     }
 
     pub(crate) fn line_end(self) -> &'static [u8] {
@@ -53,7 +45,7 @@ impl Dialect {
     }
 
     /// The records in `text`, which is whole rows. Blank lines are none.
-    pub(crate) fn records(self, text: &[u8]) -> std::io::Result<Vec<ByteRecord>> {
+    pub(crate) fn records(self, text: &[u8]) -> io::Result<Vec<ByteRecord>> {
         // The reader takes a byte order mark at the start of what it is given for that of the file, and it may be the
         // first character of a key. A blank line before it says that it is not.
         let mut guarded;
@@ -71,10 +63,40 @@ impl Dialect {
             .create_reader(text);
         let mut records = Vec::new();
         let mut record = ByteRecord::new();
-        while ready(reader.read_byte_record(&mut record)).map_err(std::io::Error::other)? {
+        while ready(reader.read_byte_record(&mut record)).map_err(io::Error::other)? {
             records.push(record.clone());
         }
         Ok(records)
+    }
+}
+
+/// Rows on their way to text. Making a writer costs more than to write a row, so many should share one.
+pub(crate) struct Rows(AsyncWriter<Vec<u8>>);
+
+impl Rows {
+    pub(crate) fn new(dialect: Dialect) -> Self {
+        let terminator = if dialect.crlf {
+            Terminator::CRLF
+        } else {
+            Terminator::Any(b'\n')
+        };
+        let writer = AsyncWriterBuilder::new()
+            .delimiter(dialect.delimiter)
+            .terminator(terminator)
+            .buffer_capacity(1024)
+            .create_writer(Vec::new());
+        Rows(writer)
+    }
+
+    pub(crate) fn push<C: AsRef<[u8]>>(
+        &mut self,
+        cells: impl IntoIterator<Item = C>,
+    ) -> io::Result<()> {
+        ready(self.0.write_record(cells)).map_err(io::Error::other)
+    }
+
+    pub(crate) fn finish(self) -> io::Result<Vec<u8>> {
+        ready(self.0.into_inner()).map_err(|error| io::Error::other(error.to_string()))
     }
 }
 

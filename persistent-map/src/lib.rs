@@ -46,5 +46,21 @@ pub mod sqlite {
 #[cfg(feature = "csv_backend")]
 pub mod csv {
     //! Entries in a CSV file: a table that people read and edit, with durable writes.
+    //!
+    //! ```
+    //! use persistent_map::{PersistentMap, csv::CsvBackend, Result};
+    //!
+    //! #[tokio::main]
+    //! async fn main() -> Result<()> {
+    //!     # let dir = tempfile::tempdir().unwrap();
+    //!     # std::env::set_current_dir(&dir).unwrap();
+    //!     let backend = CsvBackend::new("my_data.csv");
+    //!     let map = PersistentMap::new(backend).await?;
+    //!     map.insert("greeting".to_string(), "Hello!".to_string()).await?;
+    //!     map.close().await?;
+    //!     assert_eq!(std::fs::read_to_string("my_data.csv").unwrap(), "key,value\ngreeting,Hello!\n");
+    //!     Ok(())
+    //! }
+    //! ```
     pub use persistent_map_csv::*;
 }
