@@ -35,7 +35,9 @@ pub(crate) async fn open(path: &Path) -> Result<Map, Failure> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    process::die_with_parent();
+    if args.hold {
+        process::die_with_parent();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .build()?;
@@ -86,7 +88,8 @@ pub(crate) fn look_into(path: &Path, ending: Ending) -> Result<Found, Failure> {
     for line in dump.said {
         match line {
             Line::Stored { key, version } => {
-                if found.insert(key.clone(), version).is_some() {
+                let twice = found.insert(key.clone(), version).is_some();
+                if twice {
                     return Err(Failure::Violation(format!("key {key} is there twice")));
                 }
             }

@@ -136,7 +136,8 @@ impl Victim {
         if while_opening {
             thread::sleep(Duration::from_micros(rng.u64(..10_000)));
         } else {
-            worker.wait_for(|line| matches!(line, Line::Acknowledged { .. }))?;
+            worker
+                .wait_for(|line| matches!(line, Line::Acknowledged { .. } | Line::Failed { .. }))?;
             thread::sleep(Duration::from_micros(rng.u64(..30_000)));
         }
         let worker = worker.kill()?;

@@ -27,8 +27,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::failure::Failure;
-
 #[derive(Parser)]
 #[command(
     name = "torture",
@@ -59,27 +57,21 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Kill(args) => kill::run(&args).map(print_figures),
+        Command::Kill(args) => kill::run(&args).map(Some),
         #[cfg(target_os = "linux")]
-        Command::Faults(args) => faults::run(&args).map(print_figures),
+        Command::Faults(args) => faults::run(&args).map(Some),
         #[cfg(target_os = "linux")]
-        Command::Diskfull(args) => disk_full::run(&args).map(print_figures),
-        Command::Worker(args) => worker::run(&args),
-        Command::Dump(args) => dump::run(&args),
+        Command::Diskfull(args) => disk_full::run(&args).map(Some),
+        Command::Worker(args) => worker::run(&args).map(|()| None),
+        Command::Dump(args) => dump::run(&args).map(|()| None),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Some(figures)) => println!("{figures}"),
+        Ok(None) => {}
         Err(failure) => {
             eprintln!("{failure}");
-            failure.exit_code()
+            return failure.exit_code();
         }
     }
-}
-
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "for use with `Result::map` on the figures"
-)]
-fn print_figures(figures: String) {
-    println!("{figures}");
+    ExitCode::SUCCESS
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::failure::Failure;
 use crate::protocol::Line;
 
-/// A child that says nothing for so long hangs, and a hang breaks the promises too.
+/// A child that takes so long hangs, and a hang breaks the promises too.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A command that runs another process of this binary.
@@ -17,7 +17,7 @@ pub(crate) fn myself() -> Result<Command, Failure> {
     Ok(Command::new(std::env::current_exe()?))
 }
 
-/// In a child: ends it with its parent, whose death closes the child's standard input.
+/// In a child that does not end by itself: ends it with its parent, whose death closes the child's standard input.
 pub(crate) fn die_with_parent() {
     thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);

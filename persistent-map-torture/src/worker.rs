@@ -66,7 +66,9 @@ impl Planted {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    process::die_with_parent();
+    if !args.close {
+        process::die_with_parent();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .build()?;
