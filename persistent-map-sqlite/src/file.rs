@@ -1,6 +1,6 @@
 //! From a path to a file that may be opened: locked, and known to be ours before SQLite touches it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -70,6 +70,15 @@ pub(crate) fn sync_directory_of(path: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 pub(crate) fn sync_directory_of(_: &Path) -> io::Result<()> {
     Ok(())
+}
+
+/// Makes sure that there is a log beside a database: an empty one if SQLite has merged and removed it.
+pub(crate) fn keep_log(database: &Path) -> io::Result<()> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(with_suffix(database, "-wal"))?;
+    sync_directory_of(database)
 }
 
 pub(crate) fn refused(

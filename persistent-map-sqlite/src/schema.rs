@@ -191,12 +191,25 @@ pub(crate) async fn create_on(sqlite: &mut SqliteConnection) -> Result<(), sqlx:
         .map(drop)
 }
 
-/// Whether the last owner did not close it.
-pub(crate) async fn was_left_open(connection: &mut Connection) -> Result<bool> {
-    query_scalar("SELECT in_use FROM persistent_map_state")
-        .fetch_one(&mut connection.sqlite)
+/// Whether the last owner did not close it, going by the main file alone. Changes nothing and makes no file.
+pub(crate) async fn was_left_open(path: &Path) -> Result<bool> {
+    let failed = |error| storage(format!("reading the state of {}", path.display()), error);
+    // Immutable, as it is while we have the lock: so SQLite neither locks it nor looks for a log.
+    let mut sqlite = SqliteConnectOptions::new()
+        .filename(path)
+        .immutable(true)
+        .read_only(true)
+        .disable_statement_logging()
+        .connect()
         .await
-        .map_err(|error| storage("reading the state of the database", error))
+        .map_err(failed)?;
+    let in_use = query_scalar("SELECT in_use FROM persistent_map_state")
+        .fetch_one(&mut sqlite)
+        .await;
+    let closed = sqlite.close().await;
+    let in_use = in_use.map_err(failed)?;
+    closed.map_err(failed)?;
+    Ok(in_use)
 }
 
 /// Compares the types of a map with those that its table was made for, or makes the table. A table that exists is not
