@@ -213,12 +213,16 @@ fn is_regular_file(path: &Path) -> Result<bool> {
 fn check_header(path: &Path) -> Result<()> {
     const UNTOUCHED: &str = "The file was not changed; give another path, or move it away";
     let mut header = Vec::with_capacity(100);
-    File::open(path)
+    // For writing too, because SQLite would fall back to reading and then fail without saying why.
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
         .and_then(|file| file.take(100).read_to_end(&mut header))
         .map_err(|error| {
             refused(
                 path,
-                "it cannot be read",
+                "it cannot be opened for reading and writing",
                 "Check the permissions of the file",
                 Some(error),
             )

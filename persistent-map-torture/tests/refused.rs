@@ -122,7 +122,7 @@ fn a_file_that_may_be_read_but_not_written() {
     set_mode(path.parent().unwrap(), 0o777);
     set_mode(&path, 0o444);
     fs::remove_file(path.with_extension("db.lock")).unwrap();
-    stage.refuses(&path, &["app.db", "permission"]);
+    stage.refuses(&path, &["app.db", "Permission denied"]);
 }
 
 #[test]
