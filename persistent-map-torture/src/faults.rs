@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use clap::ValueEnum;
 use tempfile::TempDir;
 
 use crate::dump::{Ending, look_into, open};
@@ -32,6 +33,9 @@ const LASTING: usize = 5;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// What is going on when a call fails; each in turn unless given
+    #[arg(long)]
+    scenario: Option<Scenario>,
     /// Calls to fail in each combination of scenario, call and error, evenly spread; all unless given
     #[arg(long)]
     points: Option<usize>,
@@ -43,25 +47,42 @@ pub(crate) struct Args {
 }
 
 /// What is going on when a call fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Scenario {
-    /// A store is opened and written to, and its process is killed.
-    Write,
-    /// A store is opened, written to and closed.
-    WriteAndClose,
-    /// A store is made and written to, and its process is killed.
+    /// A store is made and written to, and its process is killed
     Create,
+    /// A store that was closed is opened and written to, and its process is killed
+    Write,
+    /// A store whose process was killed is opened, written to and closed
+    RecoverAndClose,
 }
 
-const SCENARIOS: [Scenario; 3] = [Scenario::Write, Scenario::WriteAndClose, Scenario::Create];
+impl Scenario {
+    /// As it is written on the command line.
+    fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_string())
+    }
+}
 
-/// System calls that fail, and how. Left out is what the loader of the process needs too (open, read).
-const KINDS: [(&str, &str); 5] = [
+/// System calls that fail, and how.
+const KINDS: [(&str, &str); 8] = [
     ("fsync,fdatasync", "EIO"),
     ("pwrite64", "EIO"),
     ("pwrite64", "ENOSPC"),
+    ("pread64", "EIO"),
     ("ftruncate", "EIO"),
+    ("openat", "EMFILE"),
+    ("write", "ENOSPC"),
     ("rename,renameat,renameat2,unlink,unlinkat", "EIO"),
+];
+
+/// All files of a store, in its life.
+const FILES: [&str; 4] = [
+    "app.db",
+    "app.db-wal",
+    "app.db.lock",
+    "app.db.persistent-map-creating",
 ];
 
 #[derive(Default)]
@@ -84,8 +105,15 @@ struct Trial<'a> {
     error: &'a str,
     seed: u64,
     planted: Option<Planted>,
-    /// A closed store with the known entries.
-    store: &'a Path,
+    stores: &'a Stores,
+}
+
+/// Stores with the known entries, to be copied.
+struct Stores {
+    closed: PathBuf,
+    /// With its log beside it.
+    killed: PathBuf,
+    _dir: TempDir,
 }
 
 pub(crate) fn run(args: &Args) -> Result<String, Failure> {
@@ -93,12 +121,14 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     println!("faults: seed {seed}");
     let started = Instant::now();
-    let template = TempDir::new()?;
-    let store = template.path().join("app.db");
-    make_store(&store)?;
+    let stores = Stores::make()?;
+    let scenarios = match &args.scenario {
+        Some(scenario) => std::slice::from_ref(scenario),
+        None => Scenario::value_variants(),
+    };
 
     let mut figures = Figures::default();
-    for scenario in SCENARIOS {
+    for &scenario in scenarios {
         for (calls, error) in KINDS {
             let trial = Trial {
                 scenario,
@@ -106,7 +136,7 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
                 error,
                 seed,
                 planted: args.planted,
-                store: &store,
+                stores: &stores,
             };
             trial.run(args.points, &mut figures)?;
         }
@@ -137,7 +167,7 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
 
 /// Whether strace is there and may trace.
 fn probe() -> Result<(), Failure> {
-    let mut command = strace(Path::new("/dev/null"), "fsync");
+    let mut command = strace(Path::new("/dev/null"), "fsync", &[]);
     command.args(["-e", "inject=fsync:error=EIO:when=1", "true"]);
     match command.output() {
         Ok(output) if output.status.success() && output.stderr.is_empty() => Ok(()),
@@ -150,24 +180,49 @@ fn probe() -> Result<(), Failure> {
 }
 
 /// With `-D` the process that is started is the traced one and strace its grandchild, so a kill kills the traced one.
-fn strace(log: &Path, calls: &str) -> Command {
+///
+/// Only calls on the given files are counted and fail, so that loading the program and talking to the parent go on.
+fn strace(log: &Path, calls: &str, files: &[PathBuf]) -> Command {
     let mut command = Command::new("strace");
     command.args(["-D", "-f", "-qq", "-e", "signal=none", "-e"]);
     command.arg(format!("trace={calls}")).arg("-o").arg(log);
+    for file in files {
+        command.arg("-P").arg(file);
+    }
     command
 }
 
-fn make_store(path: &Path) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    runtime.block_on(async {
-        let map = open(path).await?;
-        for (key, version) in known() {
-            map.insert(key.clone(), Record::new(&key, version, 100))
-                .await?;
-        }
-        map.close().await?;
-        Ok(())
-    })
+impl Stores {
+    fn make() -> Result<Self, Failure> {
+        let dir = TempDir::new()?;
+        let stores = Stores {
+            closed: dir.path().join("closed.db"),
+            killed: dir.path().join("killed.db"),
+            _dir: dir,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        runtime.block_on(async {
+            let map = open(&stores.closed).await?;
+            for (key, version) in known() {
+                map.insert(key.clone(), Record::new(&key, version, 100))
+                    .await?;
+            }
+            // The files of a map that is open and idle are those that a kill would leave.
+            copy_store(&stores.closed, &stores.killed)?;
+            map.close().await?;
+            Ok::<(), Failure>(())
+        })?;
+        Ok(stores)
+    }
+}
+
+fn copy_store(from: &Path, to: &Path) -> Result<(), Failure> {
+    fs::copy(from, to)?;
+    let log = from.with_extension("db-wal");
+    if log.exists() {
+        fs::copy(log, to.with_extension("db-wal"))?;
+    }
+    Ok(())
 }
 
 fn known() -> impl Iterator<Item = (String, u64)> {
@@ -221,8 +276,10 @@ impl Trial<'_> {
                 seed,
                 ..
             } = self;
-            let context =
-                format!("{scenario:?}, {calls}:error={error}:{when}; again: torture faults --seed {seed}");
+            let context = format!(
+                "{scenario:?}, {calls}:error={error}:{when}; again: torture faults --scenario {} --seed {seed}",
+                scenario.name()
+            );
             failure.at(&context, dir.path())
         })
     }
@@ -230,8 +287,13 @@ impl Trial<'_> {
     fn in_directory(&self, dir: &Path, when: &str, figures: &mut Figures) -> Result<Log, Failure> {
         let path = dir.join("app.db");
         let mut oracle = Oracle::default();
-        if self.scenario != Scenario::Create {
-            fs::copy(self.store, &path)?;
+        let store = match self.scenario {
+            Scenario::Create => None,
+            Scenario::Write => Some(&self.stores.closed),
+            Scenario::RecoverAndClose => Some(&self.stores.killed),
+        };
+        if let Some(store) = store {
+            copy_store(store, &path)?;
             for (key, version) in known() {
                 oracle.hear(&Line::Attempt {
                     key: key.clone(),
@@ -262,7 +324,11 @@ impl Trial<'_> {
 
     fn harmed_worker(&self, path: &Path, log: &Path, when: &str) -> Result<Ended, Failure> {
         let Trial { calls, error, .. } = self;
-        let mut command = strace(log, calls);
+        // As the kernel names them. The directory itself is one of them: new names in it are synced through it.
+        let dir = fs::canonicalize(path.parent().unwrap_or(path))?;
+        let mut files = FILES.map(|name| dir.join(name)).to_vec();
+        files.push(dir);
+        let mut command = strace(log, calls, &files);
         if !when.is_empty() {
             command
                 .arg("-e")
@@ -273,14 +339,15 @@ impl Trial<'_> {
         command.args(["--keys", &KEYS.to_string(), "--ops", &OPS.to_string()]);
         command.args(["--seed", &self.seed.to_string()]);
         command.args(["--first-version", &FIRST_VERSION.to_string()]);
-        if self.scenario == Scenario::WriteAndClose {
+        if self.scenario == Scenario::RecoverAndClose {
             command.arg("--close");
         }
         if let Some(planted) = self.planted {
             command.args(["--planted", &planted.name()]);
         }
         let mut worker = Running::start(&mut command)?;
-        if worker.wait_for(|line| *line == Line::Done)? && self.scenario != Scenario::WriteAndClose
+        if worker.wait_for(|line| *line == Line::Done)?
+            && self.scenario != Scenario::RecoverAndClose
         {
             worker.kill()
         } else {
@@ -292,7 +359,7 @@ impl Trial<'_> {
     fn check_end(&self, worker: &Ended, figures: &mut Figures) -> Result<(), Failure> {
         let opened = worker.said(&Line::Opened);
         let done = worker.said(&Line::Done);
-        let closes = self.scenario == Scenario::WriteAndClose;
+        let closes = self.scenario == Scenario::RecoverAndClose;
         let as_expected = match (opened, done) {
             (true, true) if closes => worker.status.success(),
             (true, true) => worker.was_killed(),
