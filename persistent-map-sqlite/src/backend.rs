@@ -156,14 +156,13 @@ impl<C> SqliteBackend<C> {
     async fn claim(&self) -> Result<Arc<Database>> {
         let database = self.database()?;
         database.claim(self.table.name()).await?;
-        match &mut *self.hold() {
-            Some(hold) => hold.claimed = true,
-            None => {
-                database.release(self.table.name());
-                return Err(PersistentError::Closed);
-            }
+        if let Some(hold) = &mut *self.hold() {
+            hold.claimed = true;
+            return Ok(database);
         }
-        Ok(database)
+        // Closed meanwhile.
+        database.release(self.table.name());
+        Err(PersistentError::Closed)
     }
 
     fn unclaim(&self) {

@@ -1,14 +1,14 @@
 //! One open database: the connection that all its maps share, from opening to closing.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use persistent_map_core::{PersistentError, Result, Survives};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, query, query_scalar};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, query, query_scalar, raw_sql};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard, oneshot};
 
 use crate::backend::Synchronous;
@@ -66,10 +66,18 @@ pub(crate) struct Connection {
     pub(crate) in_transaction: bool,
     /// The outcome of a commit is unknown, so nothing more may be written through this connection.
     pub(crate) broken: bool,
-    /// What was recovered at open has been made durable.
-    durable: bool,
-    /// The file is marked as in use, or is about to be.
-    in_use: bool,
+    main_file: MainFile,
+}
+
+/// How the main file stands, without the log.
+#[derive(PartialEq)]
+enum MainFile {
+    /// It does not bear the mark "in use".
+    Closed,
+    /// It may bear the mark.
+    InUse,
+    /// It bears the mark, and what was recovered at open has been made durable.
+    Durable,
 }
 
 impl Database {
@@ -80,56 +88,38 @@ impl Database {
             .await
             .map_err(|error| PersistentError::storage("preparing to open the database", error))??;
         match target {
-            Target::Memory => Self::connect(settings, None).await,
+            Target::Memory => Self::connect(settings, None, false).await,
             Target::New(lock) => {
                 schema::create(&lock).await?;
-                Self::connect(settings, Some(lock)).await
+                Self::connect(settings, Some(lock), false).await
             }
             Target::Existing { lock, has_wal } => {
-                let accept = settings.accept_missing_wal || has_wal;
-                let database = Self::connect(settings, Some(lock)).await?;
-                let mut connection = database.connection().await?;
-                connection.in_use = schema::was_left_open(&mut connection, &database.path).await?;
-                if connection.in_use && !accept {
-                    // Closing it must not make it look as if it were whole.
-                    connection.in_use = false;
-                    return Err(file::wal_is_missing(&database.path));
+                let in_use = has_wal || schema::was_left_open(lock.database()).await?;
+                // Refused before SQLite opens it for writing, because that makes a log, and the next open would take it
+                // for the one that is missing.
+                if in_use && !has_wal && !settings.accept_missing_wal {
+                    return Err(file::wal_is_missing(lock.database()));
                 }
-                drop(connection);
-                Ok(database)
+                Self::connect(settings, Some(lock), in_use).await
             }
         }
     }
 
-    async fn connect(settings: Settings, lock: Option<LockFile>) -> Result<Self> {
+    async fn connect(settings: Settings, lock: Option<LockFile>, in_use: bool) -> Result<Self> {
         let path = lock.as_ref().map_or_else(
             || settings.path.clone(),
             |lock| lock.database().to_path_buf(),
         );
-        let opening = || format!("opening {}", path.display());
-        let mut sqlite = options(&settings)
+        // The file is not touched here but by the pragmas: from then on whatever fails, the database is closed with care.
+        let sqlite = SqliteConnectOptions::new()
             .filename(&path)
+            .create_if_missing(false)
+            .busy_timeout(BUSY_TIMEOUT)
+            .disable_statement_logging()
             .connect()
             .await
-            .map_err(|error| {
-                if is_busy(&error) {
-                    PersistentError::InUse {
-                        path: path.clone(),
-                        owner: "another SQLite connection".into(),
-                    }
-                } else {
-                    storage(opening(), error)
-                }
-            })?;
-        check_version(&mut sqlite, opening).await?;
-        if lock.is_none() {
-            schema::create_on(&mut sqlite)
-                .await
-                .map_err(|error| storage(opening(), error))?;
-        }
-        check_pragmas(&mut sqlite, &settings, lock.is_none(), opening).await?;
-        tracing::debug!(target: "persistent_map", path = %path.display(), "database open");
-        Ok(Database {
+            .map_err(|error| storage(opening(&path), error))?;
+        let mut database = Database {
             survives: match lock {
                 Some(_) => settings.synchronous.survives(),
                 None => Survives::Nothing,
@@ -140,13 +130,50 @@ impl Database {
                 sqlite,
                 in_transaction: false,
                 broken: false,
-                durable: false,
-                in_use: false,
+                main_file: if in_use {
+                    MainFile::InUse
+                } else {
+                    MainFile::Closed
+                },
             })),
             claims: Mutex::default(),
             lock,
             path,
-        })
+        };
+        database.set_up(&settings).await?;
+        tracing::debug!(target: "persistent_map", path = %database.path.display(), "database open");
+        Ok(database)
+    }
+
+    async fn set_up(&mut self, settings: &Settings) -> Result<()> {
+        let path = self.path.clone();
+        let in_memory = self.lock.is_none();
+        let sqlite = &mut self
+            .connection
+            .get_mut()
+            .as_mut()
+            .ok_or(PersistentError::Closed)?
+            .sqlite;
+        raw_sql(AssertSqlSafe(pragmas(settings)))
+            .execute(&mut *sqlite)
+            .await
+            .map_err(|error| {
+                if is_busy(&error) {
+                    PersistentError::InUse {
+                        path: path.clone(),
+                        owner: "another SQLite connection".into(),
+                    }
+                } else {
+                    storage(opening(&path), error)
+                }
+            })?;
+        check_version(&mut *sqlite, &path).await?;
+        if in_memory {
+            schema::create_on(&mut *sqlite)
+                .await
+                .map_err(|error| storage(opening(&path), error))?;
+        }
+        check_pragmas(sqlite, settings, in_memory, &path).await
     }
 
     /// The connection, for one operation at a time, and with no transaction left open on it.
@@ -186,18 +213,18 @@ impl Database {
     /// disk yet, and nobody may see what a power cut could still take. The checkpoint also puts the mark "in use" into
     /// the main file, by which a copy without its `-wal` is told.
     pub(crate) async fn make_durable(&self, connection: &mut Connection) -> Result<()> {
-        if connection.durable {
+        if connection.main_file == MainFile::Durable {
             return Ok(());
         }
+        connection.main_file = MainFile::InUse;
         let doing = || format!("making {} durable after opening it", self.path.display());
-        connection.in_use = true;
         for statement in [schema::MARK_IN_USE, "PRAGMA wal_checkpoint(TRUNCATE)"] {
             query(statement)
                 .execute(&mut connection.sqlite)
                 .await
                 .map_err(|error| storage(doing(), error))?;
         }
-        connection.durable = true;
+        connection.main_file = MainFile::Durable;
         Ok(())
     }
 
@@ -240,7 +267,8 @@ impl Database {
             .spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().build();
                 let result = match runtime {
-                    Ok(runtime) => runtime.block_on(connection.shut_down()),
+                    Ok(runtime) => runtime
+                        .block_on(connection.shut_down(lock.as_ref().map(LockFile::database))),
                     Err(error) => Err(sqlx::Error::Io(error)),
                 };
                 drop(lock);
@@ -284,21 +312,31 @@ impl Connection {
             .map(drop)
     }
 
-    /// SQLite merges the log into the file when it closes it, so the mark must be gone by then: also if the log was left
-    /// by somebody else, and also after failures.
-    async fn shut_down(mut self) -> Result<(), sqlx::Error> {
-        let at_rest = if self.in_use {
-            match self.roll_back().await {
-                Ok(()) => query(schema::MARK_CLOSED)
-                    .execute(&mut self.sqlite)
-                    .await
-                    .map(drop),
-                Err(error) => Err(error),
-            }
+    /// SQLite merges its log and removes it. Without the mark "closed" in the database, whoever opens it next would miss
+    /// the log; so where the mark cannot be written, an empty log stays.
+    async fn shut_down(mut self, file: Option<&Path>) -> Result<(), sqlx::Error> {
+        if self.main_file == MainFile::Closed {
+            return self.sqlite.close().await;
+        }
+        let marked = if self.broken {
+            Ok(false)
         } else {
-            Ok(())
+            self.mark_closed().await.map(|()| true)
         };
-        at_rest.and(self.sqlite.close().await)
+        let closed = self.sqlite.close().await;
+        let log_stays = match (&marked, file) {
+            (Ok(true), _) | (_, None) => Ok(()),
+            (_, Some(file)) => file::keep_log(file).map_err(sqlx::Error::Io),
+        };
+        marked.map(drop).and(closed).and(log_stays)
+    }
+
+    async fn mark_closed(&mut self) -> Result<(), sqlx::Error> {
+        self.roll_back().await?;
+        query(schema::MARK_CLOSED)
+            .execute(&mut self.sqlite)
+            .await
+            .map(drop)
     }
 }
 
@@ -308,37 +346,35 @@ impl Drop for Database {
     }
 }
 
-fn options(settings: &Settings) -> SqliteConnectOptions {
-    let on_off = |on| if on { "ON" } else { "OFF" };
-    SqliteConnectOptions::new()
-        .create_if_missing(false)
-        .busy_timeout(BUSY_TIMEOUT)
-        .pragma(
-            "locking_mode",
-            if settings.shared_reads {
-                "NORMAL"
-            } else {
-                "EXCLUSIVE"
-            },
-        )
-        .pragma("journal_mode", "WAL")
-        .pragma("synchronous", synchronous_name(settings.synchronous))
-        // What "sync" takes to mean on macOS; no effect elsewhere.
-        .pragma(
-            "fullfsync",
-            on_off(settings.synchronous == Synchronous::Full),
-        )
-        .pragma("checkpoint_fullfsync", "ON")
-        // Negative: in KiB, not in pages.
-        .pragma(
-            "cache_size",
-            format!("-{}", (settings.page_cache_bytes / 1024).clamp(64, 1 << 30)),
-        )
-        // One huge commit shall not leave a huge log for good.
-        .pragma("journal_size_limit", (64 << 20).to_string())
-        .pragma("cell_size_check", "ON")
-        .pragma("trusted_schema", "OFF")
-        .disable_statement_logging()
+fn opening(path: &Path) -> String {
+    format!("opening {}", path.display())
+}
+
+/// The first two decide how the file is opened, so they come first.
+fn pragmas(settings: &Settings) -> String {
+    let locking_mode = if settings.shared_reads {
+        "NORMAL"
+    } else {
+        "EXCLUSIVE"
+    };
+    let synchronous = synchronous_name(settings.synchronous);
+    let fullfsync = settings.synchronous == Synchronous::Full;
+    let cache_kib = (settings.page_cache_bytes / 1024).clamp(64, 1 << 30);
+    // - fullfsync is what "sync" takes to mean on macOS; it has no effect elsewhere.
+    // - A negative cache size is in KiB, not in pages.
+    // - With the size limit one huge commit does not leave a huge log for good.
+    format!(
+        "PRAGMA locking_mode = {locking_mode}; \
+         PRAGMA journal_mode = WAL; \
+         PRAGMA synchronous = {synchronous}; \
+         PRAGMA fullfsync = {fullfsync}; \
+         PRAGMA checkpoint_fullfsync = ON; \
+         PRAGMA cache_size = -{cache_kib}; \
+         PRAGMA journal_size_limit = {}; \
+         PRAGMA cell_size_check = ON; \
+         PRAGMA trusted_schema = OFF;",
+        64 << 20
+    )
 }
 
 fn synchronous_name(level: Synchronous) -> &'static str {
@@ -348,17 +384,17 @@ fn synchronous_name(level: Synchronous) -> &'static str {
     }
 }
 
-async fn check_version(sqlite: &mut SqliteConnection, opening: impl Fn() -> String) -> Result<()> {
+async fn check_version(sqlite: &mut SqliteConnection, path: &Path) -> Result<()> {
     let version: String = query_scalar("SELECT sqlite_version()")
         .fetch_one(sqlite)
         .await
-        .map_err(|error| storage(opening(), error))?;
+        .map_err(|error| storage(opening(path), error))?;
     if parse_version(&version) >= Some(SQLITE_FLOOR) {
         return Ok(());
     }
-    let (major, minor, patch) = SQLITE_FLOOR;
+    let (x, y, z) = SQLITE_FLOOR;
     Err(PersistentError::unsupported(format!(
-        "SQLite {version}: it can lose committed transactions. Build with {major}.{minor}.{patch} or later \
+        "SQLite {version}: it can lose committed transactions. Build with {x}.{y}.{z} or later \
          (`cargo tree -i libsqlite3-sys` shows which crate holds it back)"
     )))
 }
@@ -377,7 +413,7 @@ async fn check_pragmas(
     sqlite: &mut SqliteConnection,
     settings: &Settings,
     in_memory: bool,
-    opening: impl Fn() -> String,
+    path: &Path,
 ) -> Result<()> {
     let expected = [
         ("journal_mode", if in_memory { "memory" } else { "wal" }),
@@ -405,7 +441,7 @@ async fn check_pragmas(
         let found: String = query_scalar(AssertSqlSafe(sql))
             .fetch_one(&mut *sqlite)
             .await
-            .map_err(|error| storage(opening(), error))?;
+            .map_err(|error| storage(opening(path), error))?;
         if found != wanted {
             return Err(PersistentError::unsupported(format!(
                 "PRAGMA {pragma} = {wanted} on this file system (SQLite answers {found}): \

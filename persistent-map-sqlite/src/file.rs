@@ -1,6 +1,6 @@
 //! From a path to a file that may be opened: locked, and known to be ours before SQLite touches it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -70,6 +70,15 @@ pub(crate) fn sync_directory_of(path: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 pub(crate) fn sync_directory_of(_: &Path) -> io::Result<()> {
     Ok(())
+}
+
+/// Makes sure that there is a log beside a database: an empty one if SQLite has merged and removed it.
+pub(crate) fn keep_log(database: &Path) -> io::Result<()> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(with_suffix(database, "-wal"))?;
+    sync_directory_of(database)
 }
 
 pub(crate) fn refused(
@@ -204,12 +213,16 @@ fn is_regular_file(path: &Path) -> Result<bool> {
 fn check_header(path: &Path) -> Result<()> {
     const UNTOUCHED: &str = "The file was not changed; give another path, or move it away";
     let mut header = Vec::with_capacity(100);
-    File::open(path)
+    // For writing too, because SQLite would fall back to reading and then fail without saying why.
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
         .and_then(|file| file.take(100).read_to_end(&mut header))
         .map_err(|error| {
             refused(
                 path,
-                "it cannot be read",
+                "it cannot be opened for reading and writing",
                 "Check the permissions of the file",
                 Some(error),
             )

@@ -25,10 +25,12 @@ pub(crate) async fn all(
             .await
             .map_err(failed)?;
         if verdict != "ok" {
+            // Its first line only names the database.
+            let finding = verdict.lines().last().unwrap_or_default();
             return Err(damaged(
                 location,
                 0,
-                &format!("SQLite finds the table damaged: {verdict}"),
+                &format!("SQLite finds the table damaged: {finding}"),
             ));
         }
     }

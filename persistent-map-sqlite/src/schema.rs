@@ -154,30 +154,23 @@ pub(crate) async fn create(lock: &LockFile) -> Result<()> {
         )
     };
     // A draft that a crash has left; nobody else makes one while we have the lock.
-    for leftover in [
-        &draft,
-        &with_suffix(&draft, "-journal"),
-        &with_suffix(&draft, "-wal"),
-    ] {
-        match fs::remove_file(leftover) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failed(error));
-            }
-            _ => {}
-        }
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
     }
     let doing = || format!("creating {}", path.display());
     let mut sqlite = SqliteConnectOptions::new()
         .filename(&draft)
         .create_if_missing(true)
-        .pragma("journal_mode", "WAL")
+        // A draft needs no journal to be recovered from. And all of it must be in the one file at the commit, which says
+        // so if that fails: what fails when a log is merged at closing is not told.
+        .pragma("journal_mode", "MEMORY")
         .pragma("synchronous", "FULL")
         .disable_statement_logging()
         .connect()
         .await
         .map_err(|error| storage(doing(), error))?;
     let created = create_on(&mut sqlite).await;
-    // Closing brings everything into the one file, and syncs it.
     let closed = sqlite.close().await;
     created
         .and(closed)
@@ -198,12 +191,25 @@ pub(crate) async fn create_on(sqlite: &mut SqliteConnection) -> Result<(), sqlx:
         .map(drop)
 }
 
-/// Whether the last owner did not close it.
-pub(crate) async fn was_left_open(connection: &mut Connection, path: &Path) -> Result<bool> {
-    query_scalar("SELECT in_use FROM persistent_map_state")
-        .fetch_one(&mut connection.sqlite)
+/// Whether the last owner did not close it, going by the main file alone. Changes nothing and makes no file.
+pub(crate) async fn was_left_open(path: &Path) -> Result<bool> {
+    let failed = |error| storage(format!("reading the state of {}", path.display()), error);
+    // Immutable, as it is while we have the lock: so SQLite neither locks it nor looks for a log.
+    let mut sqlite = SqliteConnectOptions::new()
+        .filename(path)
+        .immutable(true)
+        .read_only(true)
+        .disable_statement_logging()
+        .connect()
         .await
-        .map_err(|error| storage(format!("reading the state of {}", path.display()), error))
+        .map_err(failed)?;
+    let in_use = query_scalar("SELECT in_use FROM persistent_map_state")
+        .fetch_one(&mut sqlite)
+        .await;
+    let closed = sqlite.close().await;
+    let in_use = in_use.map_err(failed)?;
+    closed.map_err(failed)?;
+    Ok(in_use)
 }
 
 /// Compares the types of a map with those that its table was made for, or makes the table. A table that exists is not

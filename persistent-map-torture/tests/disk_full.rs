@@ -1,0 +1,11 @@
+//! A map on a full disk fails honestly, and goes on when there is room again.
+
+// Loop mounts are Linux's.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+#[test]
+fn a_map_goes_on_after_its_disk_was_full() {
+    support::must_hold("diskfull", &["--rounds", "8"]);
+}
