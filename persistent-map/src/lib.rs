@@ -12,7 +12,7 @@
 #![cfg_attr(
     feature = "sqlite",
     doc = r#"
-```
+```standalone_crate
 use persistent_map::{PersistentMap, sqlite::SqliteBackend, Result};
 
 #[tokio::main]
@@ -41,3 +41,8 @@ pub mod sqlite {
     //! Entries in a SQLite file: durable writes, several maps in one file.
     pub use persistent_map_sqlite::*;
 }
+
+/// The examples of the README are compiled.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;
