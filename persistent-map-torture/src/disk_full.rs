@@ -78,6 +78,9 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
                 failure.at(&context, disk.dir.path())
             })?;
     }
+    if figures.failed == 0 {
+        return Err(Failure::Trouble("no disk became full".into()));
+    }
     let Figures {
         refused_to_open,
         acknowledged,
@@ -154,7 +157,6 @@ impl Life {
 /// A full disk fails writes with a certain outcome; after the relief none fails.
 fn check_answers(worker: &Ended, figures: &mut Figures) -> Result<(), Failure> {
     let mut relieved = false;
-    let mut failed = 0;
     for line in &worker.said {
         match line {
             Line::Relieved => relieved = true,
@@ -168,13 +170,9 @@ fn check_answers(worker: &Ended, figures: &mut Figures) -> Result<(), Failure> {
                     if relieved { "after" } else { "before" }
                 )));
             }
-            Line::Failed { .. } => failed += 1,
+            Line::Failed { .. } => figures.failed += 1,
             _ => {}
         }
-    }
-    figures.failed += failed;
-    if failed == 0 {
-        return Err(Failure::Trouble("the disk did not become full".into()));
     }
     Ok(())
 }
