@@ -14,10 +14,13 @@ use crate::failure::Failure;
 use crate::oracle::Oracle;
 use crate::process::{self, Ended, Running};
 use crate::protocol::{Line, Refusal};
+use crate::worker::Planted;
 
 const DISK_BYTES: u64 = 8 << 20;
-/// What the store may fill before the disk is full: less than SQLite's log grows to, up to enough for log and table.
-const ROOM: std::ops::Range<u64> = 500 << 10..3 << 20;
+/// What the store may fill before the disk is full: from too little to be made, to less than SQLite's log grows to.
+const ROOM: std::ops::Range<u64> = 0..3 << 20;
+/// One in so many disks has so little room that the store may not even be made.
+const TINY: (u32, std::ops::Range<u64>) = (4, 0..48 << 10);
 /// Calls of all tasks after the relief.
 const OPS_AFTER: u32 = 64;
 
@@ -29,10 +32,13 @@ pub(crate) struct Args {
     /// How much room there is, and what is written; random unless given
     #[arg(long)]
     seed: Option<u64>,
+    #[arg(long, hide = true)]
+    planted: Option<Planted>,
 }
 
 #[derive(Default)]
 struct Figures {
+    refused_to_open: u64,
     acknowledged: u64,
     failed: u64,
     after_relief: u64,
@@ -46,83 +52,111 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
     let started = Instant::now();
     for round in 0..args.rounds {
         let mut disk = Disk::mount()?;
-        // One task: each write fails by itself. More: whole groups fail.
-        let tasks = if round % 2 == 0 { 1 } else { 16 };
-        let ending = if round % 4 < 2 {
-            Ending::Killed
-        } else {
-            Ending::Closed
+        let life = Life {
+            room: if round % TINY.0 == 3 {
+                rng.u64(TINY.1)
+            } else {
+                rng.u64(ROOM)
+            },
+            // One task: each write fails by itself. More: whole groups fail.
+            tasks: if rng.bool() { 1 } else { 16 },
+            ending: if rng.bool() {
+                Ending::Killed
+            } else {
+                Ending::Closed
+            },
+            seed: rng.u64(..),
+            planted: args.planted,
         };
-        fill(&disk, tasks, ending, &mut rng, &mut figures).map_err(|failure| {
-            disk.dir.disable_cleanup(true);
-            let context = format!(
-                "round {round}; again: torture diskfull --rounds {} --seed {seed}",
-                args.rounds
-            );
-            failure.at(&context, &disk.image)
-        })?;
+        life.on(&disk.mount_point, &mut figures)
+            .map_err(|failure| {
+                disk.dir.disable_cleanup(true);
+                let context = format!(
+                    "round {round}; again: torture diskfull --rounds {} --seed {seed}",
+                    args.rounds
+                );
+                failure.at(&context, disk.dir.path())
+            })?;
+    }
+    if figures.failed == 0 {
+        return Err(Failure::Trouble("no disk became full".into()));
     }
     let Figures {
+        refused_to_open,
         acknowledged,
         failed,
         after_relief,
     } = figures;
     Ok(format!(
-        "diskfull: ok, seed {seed}, {} disks, {acknowledged} writes acknowledged, {failed} failed and not applied, \
-         {after_relief} acknowledged by the same map after the relief, {:.1} s",
+        "diskfull: ok, seed {seed}, {} disks, {refused_to_open} too full for a store, {acknowledged} writes \
+         acknowledged, {failed} failed and not applied, {after_relief} acknowledged by the same map after the relief, {:.1} s",
         args.rounds,
         started.elapsed().as_secs_f32()
     ))
 }
 
 /// One life of a store on a disk that becomes full.
-fn fill(
-    disk: &Disk,
+struct Life {
+    room: u64,
     tasks: u32,
     ending: Ending,
-    rng: &mut fastrand::Rng,
-    figures: &mut Figures,
-) -> Result<(), Failure> {
-    let path = disk.mount_point.join("app.db");
-    let ballast = disk.mount_point.join("ballast");
-    leave_room(&ballast, rng.u64(ROOM))?;
+    seed: u64,
+    planted: Option<Planted>,
+}
 
-    let mut command = process::myself()?;
-    command.arg("worker").arg("--path").arg(&path);
-    command.arg("--ballast").arg(&ballast);
-    command.args(["--tasks", &tasks.to_string(), "--keys", "64"]);
-    command.args(["--ops", &(OPS_AFTER / tasks).to_string()]);
-    command.args(["--seed", &rng.u64(..).to_string()]);
-    if ending == Ending::Closed {
-        command.arg("--close");
-    }
-    let mut worker = Running::start(&mut command)?;
-    let done = worker.wait_for(|line| *line == Line::Done)?;
-    let worker = match ending {
-        Ending::Killed if done => worker.kill()?,
-        _ => worker.finish()?,
-    };
-    if !done {
-        return Err(Failure::Violation(format!(
-            "the process ended badly: {}, {}",
-            worker.status,
-            worker.stderr.trim_end()
-        )));
+impl Life {
+    fn on(&self, disk: &Path, figures: &mut Figures) -> Result<(), Failure> {
+        let path = disk.join("app.db");
+        let ballast = disk.join("ballast");
+        leave_room(&ballast, self.room)?;
+        let worker = self.worker(&path, &ballast)?;
+
+        if worker.said(&Line::Done) {
+            check_answers(&worker, figures)?;
+        } else if worker.is_clean_error() && !worker.said(&Line::Opened) {
+            figures.refused_to_open += 1;
+            fs::remove_file(&ballast)?;
+        } else {
+            return Err(Failure::Violation(format!(
+                "the process ended badly: {}, {}",
+                worker.status,
+                worker.stderr.trim_end()
+            )));
+        }
+        let mut oracle = Oracle::default();
+        for line in &worker.said {
+            oracle.hear(line)?;
+        }
+        oracle.compare(&look_into(&path, Ending::Killed)?)?;
+        oracle.compare(&look_into(&path, Ending::Closed)?)
     }
 
-    check_answers(&worker, figures)?;
-    let mut oracle = Oracle::default();
-    for line in &worker.said {
-        oracle.hear(line)?;
+    /// Writes until the disk is full, takes the ballast away, and writes again: all with one open map.
+    fn worker(&self, path: &Path, ballast: &Path) -> Result<Ended, Failure> {
+        let mut command = process::myself()?;
+        command.arg("worker").arg("--path").arg(path);
+        command.arg("--ballast").arg(ballast);
+        command.args(["--tasks", &self.tasks.to_string(), "--keys", "64"]);
+        command.args(["--ops", &(OPS_AFTER / self.tasks).to_string()]);
+        command.args(["--seed", &self.seed.to_string()]);
+        if self.ending == Ending::Closed {
+            command.arg("--close");
+        }
+        if let Some(planted) = self.planted {
+            command.args(["--planted", &planted.name()]);
+        }
+        let mut worker = Running::start(&mut command)?;
+        let done = worker.wait_for(|line| *line == Line::Done)?;
+        match self.ending {
+            Ending::Killed if done => worker.kill(),
+            _ => worker.finish(),
+        }
     }
-    oracle.compare(&look_into(&path, Ending::Killed)?)?;
-    oracle.compare(&look_into(&path, Ending::Closed)?)
 }
 
 /// A full disk fails writes with a certain outcome; after the relief none fails.
 fn check_answers(worker: &Ended, figures: &mut Figures) -> Result<(), Failure> {
     let mut relieved = false;
-    let mut failed = 0;
     for line in &worker.said {
         match line {
             Line::Relieved => relieved = true,
@@ -136,13 +170,9 @@ fn check_answers(worker: &Ended, figures: &mut Figures) -> Result<(), Failure> {
                     if relieved { "after" } else { "before" }
                 )));
             }
-            Line::Failed { .. } => failed += 1,
+            Line::Failed { .. } => figures.failed += 1,
             _ => {}
         }
-    }
-    figures.failed += failed;
-    if failed == 0 {
-        return Err(Failure::Trouble("the disk did not become full".into()));
     }
     Ok(())
 }
@@ -150,7 +180,6 @@ fn check_answers(worker: &Ended, figures: &mut Figures) -> Result<(), Failure> {
 /// A small ext4 file system in a file. Dropping it unmounts it.
 struct Disk {
     mount_point: PathBuf,
-    image: PathBuf,
     dir: TempDir,
 }
 
@@ -172,11 +201,7 @@ impl Disk {
                 .args(["-o", "loop"])
                 .args([&image, &mount_point]),
         )?;
-        Ok(Disk {
-            mount_point,
-            image,
-            dir,
-        })
+        Ok(Disk { mount_point, dir })
     }
 }
 

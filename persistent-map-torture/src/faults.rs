@@ -98,11 +98,9 @@ struct Figures {
     violations: u64,
 }
 
-/// A kind of failure, with the store and the work that it is tried on.
+/// The store and the work that failures are tried on.
 struct Trial<'a> {
     scenario: Scenario,
-    calls: &'a str,
-    error: &'a str,
     seed: u64,
     planted: Option<Planted>,
     stores: &'a Stores,
@@ -129,17 +127,16 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
 
     let mut figures = Figures::default();
     for &scenario in scenarios {
+        let trial = Trial {
+            scenario,
+            seed,
+            planted: args.planted,
+            stores: &stores,
+        };
         for (calls, error) in KINDS {
-            let trial = Trial {
-                scenario,
-                calls,
-                error,
-                seed,
-                planted: args.planted,
-                stores: &stores,
-            };
-            trial.run(args.points, &mut figures)?;
+            trial.calls_fail(calls, error, args.points, &mut figures)?;
         }
+        trial.disk_dies(args.points, &mut figures)?;
     }
     let Figures {
         points,
@@ -192,6 +189,14 @@ fn strace(log: &Path, calls: &str, files: &[PathBuf]) -> Command {
     command
 }
 
+/// All files of a store as the kernel names them. The directory is one of them: new names in it are synced through it.
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let dir = fs::canonicalize(path.parent().unwrap_or(path))?;
+    let mut files = FILES.map(|name| dir.join(name)).to_vec();
+    files.push(dir);
+    Ok(files)
+}
+
 impl Stores {
     fn make() -> Result<Self, Failure> {
         let dir = TempDir::new()?;
@@ -231,60 +236,102 @@ fn known() -> impl Iterator<Item = (String, u64)> {
         .map(|(key, version)| (key_name(0, key), version))
 }
 
-/// `points` of the numbers from 1 to `last`, evenly spread.
-fn spread(last: usize, points: Option<usize>) -> Vec<usize> {
+/// `points` of all, evenly spread.
+fn spread<T: Copy>(all: &[T], points: Option<usize>) -> Vec<T> {
     match points {
-        Some(points) if points < last => (0..points).map(|n| 1 + n * last / points).collect(),
-        _ => (1..=last).collect(),
+        Some(points) if points < all.len() => (0..points)
+            .map(|point| all[point * all.len() / points])
+            .collect(),
+        _ => all.to_vec(),
     }
 }
 
 impl Trial<'_> {
-    /// Violations are reported and counted: which points have one tells more than that there is one.
-    fn run(&self, points: Option<usize>, figures: &mut Figures) -> Result<(), Failure> {
-        let last = self.at("", &mut Figures::default())?.calls_of_a_thread;
-        for (index, n) in spread(last, points).into_iter().enumerate() {
-            let mut whens = vec![format!("when={n}")];
+    /// Each call fails once, and some from then on.
+    fn calls_fail(
+        &self,
+        calls: &str,
+        error: &str,
+        points: Option<usize>,
+        figures: &mut Figures,
+    ) -> Result<(), Failure> {
+        let last = self.without_faults(calls)?.most_of_a_thread();
+        let numbers: Vec<usize> = (1..=last).collect();
+        for (index, n) in spread(&numbers, points).into_iter().enumerate() {
+            let fault = format!("{calls}:error={error}:when={n}");
             if index % LASTING == 0 {
-                whens.push(format!("when={n}+"));
+                self.with_faults(calls, &[format!("{fault}+")], figures)?;
             }
-            for when in whens {
-                match self.at(&when, figures) {
-                    Ok(_) => {}
-                    Err(violation @ Failure::Violation(_)) => {
-                        eprintln!("{violation}");
-                        figures.violations += 1;
-                    }
-                    Err(failure) => return Err(failure),
-                }
-            }
+            self.with_faults(calls, &[fault], figures)?;
         }
         Ok(())
     }
 
-    /// One life of a store, with the failures of `when`.
-    fn at(&self, when: &str, figures: &mut Figures) -> Result<Log, Failure> {
+    /// A sync fails, and so does whatever would undo what it left.
+    fn disk_dies(&self, points: Option<usize>, figures: &mut Figures) -> Result<(), Failure> {
+        const CALLS: &str = "fsync,fdatasync,pwrite64";
+        let moments = self.without_faults(CALLS)?.syncs_and_writes();
+        for (syncs, writes) in spread(&moments, points) {
+            let faults = [
+                format!("fsync,fdatasync:error=EIO:when={syncs}+"),
+                format!("pwrite64:error=EIO:when={}+", writes + 1),
+            ];
+            self.with_faults(CALLS, &faults, figures)?;
+        }
+        Ok(())
+    }
+
+    fn without_faults(&self, calls: &str) -> Result<Log, Failure> {
+        self.one_life(calls, &[], &mut Figures::default())
+    }
+
+    /// Violations are reported and counted: which points have one tells more than that there is one.
+    fn with_faults(
+        &self,
+        calls: &str,
+        faults: &[String],
+        figures: &mut Figures,
+    ) -> Result<(), Failure> {
+        match self.one_life(calls, faults, figures) {
+            Err(violation @ Failure::Violation(_)) => {
+                eprintln!("{violation}");
+                figures.violations += 1;
+                Ok(())
+            }
+            result => result.map(drop),
+        }
+    }
+
+    /// One life of a store, with `calls` traced and `faults` among them.
+    fn one_life(
+        &self,
+        calls: &str,
+        faults: &[String],
+        figures: &mut Figures,
+    ) -> Result<Log, Failure> {
         let mut dir = tempfile::Builder::new()
             .prefix("torture-faults-")
             .tempdir()?;
-        self.in_directory(dir.path(), when, figures).map_err(|failure| {
-            dir.disable_cleanup(true);
-            let Trial {
-                scenario,
-                calls,
-                error,
-                seed,
-                ..
-            } = self;
-            let context = format!(
-                "{scenario:?}, {calls}:error={error}:{when}; again: torture faults --scenario {} --seed {seed}",
-                scenario.name()
-            );
-            failure.at(&context, dir.path())
-        })
+        self.in_directory(dir.path(), calls, faults, figures)
+            .map_err(|failure| {
+                dir.disable_cleanup(true);
+                let scenario = self.scenario.name();
+                let context = format!(
+                    "{scenario}, {}; again: torture faults --scenario {scenario} --seed {}",
+                    faults.join(" "),
+                    self.seed
+                );
+                failure.at(&context, dir.path())
+            })
     }
 
-    fn in_directory(&self, dir: &Path, when: &str, figures: &mut Figures) -> Result<Log, Failure> {
+    fn in_directory(
+        &self,
+        dir: &Path,
+        calls: &str,
+        faults: &[String],
+        figures: &mut Figures,
+    ) -> Result<Log, Failure> {
         let path = dir.join("app.db");
         let mut oracle = Oracle::default();
         let store = match self.scenario {
@@ -305,7 +352,7 @@ impl Trial<'_> {
         }
 
         let log = dir.join("strace.log");
-        let worker = self.harmed_worker(&path, &log, when)?;
+        let worker = self.harmed_worker(&path, strace(&log, calls, &files_of(&path)?), faults)?;
         let log = Log::read(&log)?;
         fs::write(dir.join("worker.log"), transcript(&worker))?;
         figures.points += 1;
@@ -322,17 +369,14 @@ impl Trial<'_> {
         Ok(log)
     }
 
-    fn harmed_worker(&self, path: &Path, log: &Path, when: &str) -> Result<Ended, Failure> {
-        let Trial { calls, error, .. } = self;
-        // As the kernel names them. The directory itself is one of them: new names in it are synced through it.
-        let dir = fs::canonicalize(path.parent().unwrap_or(path))?;
-        let mut files = FILES.map(|name| dir.join(name)).to_vec();
-        files.push(dir);
-        let mut command = strace(log, calls, &files);
-        if !when.is_empty() {
-            command
-                .arg("-e")
-                .arg(format!("inject={calls}:error={error}:{when}"));
+    fn harmed_worker(
+        &self,
+        path: &Path,
+        mut command: Command,
+        faults: &[String],
+    ) -> Result<Ended, Failure> {
+        for fault in faults {
+            command.arg("-e").arg(format!("inject={fault}"));
         }
         command.arg(process::myself()?.get_program());
         command.arg("worker").arg("--path").arg(path);
@@ -428,29 +472,48 @@ fn transcript(worker: &Ended) -> String {
 
 /// What strace has seen.
 struct Log {
-    /// The most calls of one name in one thread: strace counts the n of `when=n` for each by itself.
-    calls_of_a_thread: usize,
+    /// Thread and name of each call, in order.
+    calls: Vec<(String, String)>,
     injected: u64,
 }
 
 impl Log {
-    fn read(path: &PathBuf) -> Result<Self, Failure> {
+    fn read(path: &Path) -> Result<Self, Failure> {
         let text = fs::read_to_string(path)?;
-        let mut calls: HashMap<(&str, &str), usize> = HashMap::new();
-        for line in text.lines() {
+        let calls = text.lines().filter_map(|line| {
             // "1234  fsync(3) = 0"; a call that is interrupted by another thread's has a second line, "<... resumed>".
-            let thread_and_name = line
-                .split_once('(')
-                .and_then(|(before, _)| before.split_once(' '));
-            if let Some((thread, name)) = thread_and_name
-                && !name.contains('<')
-            {
-                *calls.entry((thread, name.trim())).or_default() += 1;
-            }
-        }
+            let (before, _) = line.split_once('(')?;
+            let (thread, name) = before.split_once(' ')?;
+            (!name.contains('<')).then(|| (thread.to_string(), name.trim().to_string()))
+        });
         Ok(Log {
-            calls_of_a_thread: calls.into_values().max().unwrap_or(0),
+            calls: calls.collect(),
             injected: text.matches("(INJECTED)").count() as u64,
         })
+    }
+
+    /// The most calls of one name in one thread: strace counts the n of `when=n` for each by itself.
+    fn most_of_a_thread(&self) -> usize {
+        let mut counts = HashMap::<_, usize>::new();
+        for call in &self.calls {
+            *counts.entry(call).or_default() += 1;
+        }
+        counts.into_values().max().unwrap_or(0)
+    }
+
+    /// For each sync, its number in its thread and that of the writes before it there.
+    fn syncs_and_writes(&self) -> Vec<(usize, usize)> {
+        let mut counts = HashMap::<&str, (usize, usize)>::new();
+        let mut moments = Vec::new();
+        for (thread, name) in &self.calls {
+            let (syncs, writes) = counts.entry(thread).or_default();
+            if name == "pwrite64" {
+                *writes += 1;
+            } else {
+                *syncs += 1;
+                moments.push((*syncs, *writes));
+            }
+        }
+        moments
     }
 }
