@@ -5,13 +5,14 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
-use crate::backend::{
-    Capabilities, CorruptRow, Encoded, Key, LoadSink, Location, StorageBackend, Value, Write,
-};
+use crate::backend::{Key, LoadSink, StorageBackend, Value};
 use crate::byte_store::{ByteStore, ByteWrite, Format, RowSink, RowVerdict};
+use crate::capabilities::Capabilities;
 use crate::codec::{ADVICE, Codec, CodecError};
 use crate::error::{PersistentError, Result};
 use crate::panics::contain;
+use crate::row::{CorruptRow, Location};
+use crate::write::{Encoded, Write};
 
 #[async_trait]
 impl<K, V, S> StorageBackend<K, V> for S

@@ -17,6 +17,32 @@ use crate::panics::{contain, contain_async};
 use crate::status::Status;
 use crate::writer::{Shared, Writer};
 
+impl<K, V, B> PersistentMap<K, V, B>
+where
+    K: Key,
+    V: Value,
+    B: StorageBackend<K, V>,
+{
+    /// Opens a map with the default options: loads all entries of `backend` and starts writing to it.
+    ///
+    /// The types of keys and values follow from how the map is used. If that does not say it all, name them:
+    /// `PersistentMap::<String, u64, _>::new(backend)`.
+    ///
+    /// # Errors
+    /// As for [`Builder::open`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future opens nothing.
+    pub async fn new(backend: B) -> Result<Self> {
+        Self::builder(backend).open().await
+    }
+
+    /// Options for opening a map.
+    pub fn builder(backend: B) -> Builder<K, V, B> {
+        Builder::new(backend)
+    }
+}
+
 /// Options for opening a map. From [`PersistentMap::builder`].
 ///
 /// ```

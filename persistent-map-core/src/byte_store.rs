@@ -2,9 +2,10 @@
 
 use async_trait::async_trait;
 
-use crate::backend::{Capabilities, Location};
+use crate::capabilities::Capabilities;
 use crate::codec::Codec;
 use crate::error::Result;
+use crate::row::Location;
 
 /// A store for bytes. Implement it, and [`StorageBackend<K, V>`](crate::StorageBackend) follows for every key and value
 /// type: encoding, the check that a value can be read back, and the check of the types at open are done for you.

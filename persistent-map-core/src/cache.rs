@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hash};
 
 use dashmap::DashMap;
 
-use crate::backend::Write;
+use crate::write::Write;
 
 /// What readers see. Guards of the inner map never leave this file.
 pub(crate) struct Cache<K, V, S> {

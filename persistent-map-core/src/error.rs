@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::backend::CorruptRow;
 use crate::codec::CodecError;
+use crate::row::CorruptRow;
 
 /// The result of every fallible call in this crate.
 ///

@@ -3,9 +3,10 @@
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
-use crate::backend::{CorruptRow, LoadSink};
+use crate::backend::LoadSink;
 use crate::cache::Cache;
 use crate::error::{PersistentError, Result};
+use crate::row::CorruptRow;
 
 /// What to do with stored rows that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

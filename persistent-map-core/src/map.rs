@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::backend::{Capabilities, Key, StorageBackend, Value, Write};
-use crate::builder::Builder;
+use crate::backend::{Key, StorageBackend, Value};
+use crate::capabilities::Capabilities;
 use crate::error::{PersistentError, Result};
 use crate::iter::{Iter, Keys, Values};
 use crate::panics::contain;
 use crate::status::Stats;
+use crate::write::Write;
 use crate::writer::{Answer, Request, Shared};
 
 /// A map from `K` to `V` whose entries are kept by the backend `B` and read from memory.
@@ -58,32 +59,6 @@ pub(crate) enum Engine<K, V> {
     Resident,
     /// By the writer at the other end of the queue.
     Stored(mpsc::Sender<Request<K, V>>),
-}
-
-impl<K, V, B> PersistentMap<K, V, B>
-where
-    K: Key,
-    V: Value,
-    B: StorageBackend<K, V>,
-{
-    /// Opens a map with the default options: loads all entries of `backend` and starts writing to it.
-    ///
-    /// The types of keys and values follow from how the map is used. If that does not say it all, name them:
-    /// `PersistentMap::<String, u64, _>::new(backend)`.
-    ///
-    /// # Errors
-    /// As for [`Builder::open`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future opens nothing.
-    pub async fn new(backend: B) -> Result<Self> {
-        Self::builder(backend).open().await
-    }
-
-    /// Options for opening a map.
-    pub fn builder(backend: B) -> Builder<K, V, B> {
-        Builder::new(backend)
-    }
 }
 
 /// Reads: from memory, without waiting for anybody but a writer who is just changing the same part of it.

@@ -15,11 +15,12 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::backend::{Encoded, Key, StorageBackend, Value, Write};
+use crate::backend::{Key, StorageBackend, Value};
 use crate::cache::Cache;
 use crate::error::{Outcome, PersistentError, Result};
 use crate::panics::{contain, contain_async};
 use crate::status::Status;
+use crate::write::{Encoded, Write};
 
 /// Writes in one commit at most: enough to make the cost of a commit vanish, few enough to answer soon.
 const MAX_GROUP: usize = 1024;

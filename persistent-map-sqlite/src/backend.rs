@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use persistent_map_core::{
     Bincode, ByteStore, ByteWrite, Capabilities, Codec, Format, Location, PersistentError, Result,
-    RowSink, Survives,
+    RowSink,
 };
 
-use crate::database::{Database, Settings};
+use crate::database::Database;
 use crate::schema::Table;
+use crate::settings::{Settings, Synchronous};
 use crate::{read, schema, write};
 
 /// The table of a backend that was not given a name.
@@ -252,7 +253,7 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
         let loaded = async {
             let mut connection = database.connection().await?;
             schema::agree_on_format(&mut connection, &self.table, format, &self.location).await?;
-            database.make_durable(&mut connection).await?;
+            connection.make_durable(&database.path).await?;
             let check = database.quick_check;
             read::all(&mut connection, &self.table, &self.location, check, rows).await
         }
@@ -276,9 +277,7 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
     }
 
     async fn flush(&self) -> Result<()> {
-        let database = self.database()?;
-        let mut connection = database.connection().await?;
-        database.flush(&mut connection).await
+        self.database()?.flush().await
     }
 
     async fn close(&self) -> Result<()> {
@@ -377,27 +376,6 @@ impl<C: Codec> SqliteBuilder<C> {
         Table::new(&self.table, &self.settings.path)?;
         let database = Database::open(self.settings).await?;
         SqliteBackend::on(Arc::new(database), &self.table, self.codec)
-    }
-}
-
-/// When SQLite asks the disk to keep a commit
-/// ([`PRAGMA synchronous`](https://www.sqlite.org/pragma.html#pragma_synchronous)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-#[non_exhaustive]
-pub enum Synchronous {
-    /// At each commit: it survives a power cut.
-    #[default]
-    Full,
-    /// Now and then, and at `flush`: it survives the end of the process; a power cut may take the latest commits.
-    Normal,
-}
-
-impl Synchronous {
-    pub(crate) fn survives(self) -> Survives {
-        match self {
-            Synchronous::Full => Survives::PowerLoss,
-            Synchronous::Normal => Survives::ProcessKill,
-        }
     }
 }
 

@@ -7,7 +7,14 @@ use std::path::{Path, PathBuf};
 use persistent_map_core::{PersistentError, Result};
 
 use crate::lock::LockFile;
-use crate::schema::{APPLICATION_ID, FORMAT_VERSION};
+
+/// "PMAP", in the header of every file of ours.
+pub(crate) const APPLICATION_ID: u32 = 0x504d_4150;
+/// The layout of the tables. It changes when an older reader would misread them.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// The name that SQLite gives a database without a file.
+pub(crate) const IN_MEMORY: &str = ":memory:";
 
 /// What there is to open.
 pub(crate) enum Target {
@@ -21,7 +28,7 @@ pub(crate) enum Target {
 
 /// Resolves, locks and looks. Blocks on the file system, and up to half a second on the lock.
 pub(crate) fn prepare(path: &Path) -> Result<Target> {
-    if path == Path::new(":memory:") {
+    if path == Path::new(IN_MEMORY) {
         return Ok(Target::Memory);
     }
     let path = resolve(path)?;

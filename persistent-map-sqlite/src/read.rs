@@ -5,7 +5,7 @@ use std::sync::Arc;
 use persistent_map_core::{CorruptRow, Location, PersistentError, Result, RowSink, RowVerdict};
 use sqlx::{AssertSqlSafe, query_scalar};
 
-use crate::database::Connection;
+use crate::connection::Connection;
 use crate::failure::storage;
 use crate::schema::{LARGE_VALUE, Table};
 use crate::write::{checksum, set_aside};

@@ -10,20 +10,10 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, query, query_scalar, raw_sql,
 };
 
-use crate::database::Connection;
+use crate::connection::Connection;
 use crate::failure::storage;
-use crate::file::{refused, sync_directory_of, with_suffix};
+use crate::file::{APPLICATION_ID, FORMAT_VERSION, refused, sync_directory_of, with_suffix};
 use crate::lock::LockFile;
-
-/// "PMAP", in the header of every file of ours.
-pub(crate) const APPLICATION_ID: u32 = 0x504d_4150;
-/// The layout of the tables below. It changes when an older reader would misread them.
-pub(crate) const FORMAT_VERSION: u32 = 1;
-
-pub(crate) const MARK_IN_USE: &str =
-    "UPDATE persistent_map_state SET in_use = 1, barrier = barrier + 1";
-pub(crate) const MARK_CLOSED: &str = "UPDATE persistent_map_state SET in_use = 0";
-pub(crate) const BARRIER: &str = "UPDATE persistent_map_state SET barrier = barrier + 1";
 
 const TABLES: &str = "
     CREATE TABLE persistent_map_maps (

@@ -6,7 +6,7 @@ use persistent_map_core::{ByteWrite, Location, PersistentError, Result};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, AssertSqlSafe, query, query_with};
 
-use crate::database::Connection;
+use crate::connection::Connection;
 use crate::failure::{leaves_no_trace, storage};
 use crate::schema::Table;
 
