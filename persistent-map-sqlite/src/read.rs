@@ -48,8 +48,13 @@ pub(crate) async fn all(
         bad_keys: Vec::new(),
     };
     loop {
-        let chunk: Option<Vec<u8>> = query_scalar(AssertSqlSafe(Arc::clone(&table.chunk)))
-            .bind(reader.last_key.as_deref())
+        let next = match &reader.last_key {
+            None => query_scalar(AssertSqlSafe(Arc::clone(&table.first_rows))),
+            Some(key) => {
+                query_scalar(AssertSqlSafe(Arc::clone(&table.next_rows))).bind(key.as_slice())
+            }
+        };
+        let chunk: Option<Vec<u8>> = next
             .fetch_one(&mut connection.sqlite)
             .await
             .map_err(failed)?;

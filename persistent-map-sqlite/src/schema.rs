@@ -47,7 +47,9 @@ pub(crate) struct Table {
     pub(crate) delete: Vec<Arc<str>>,
     pub(crate) clear: Arc<str>,
     pub(crate) count: Arc<str>,
-    pub(crate) chunk: Arc<str>,
+    /// Rows in the order of their keys, as many as fit into a blob; and those behind a key.
+    pub(crate) first_rows: Arc<str>,
+    pub(crate) next_rows: Arc<str>,
     pub(crate) one_value: Arc<str>,
     pub(crate) set_aside: [Arc<str>; 2],
     pub(crate) quick_check: Arc<str>,
@@ -76,6 +78,15 @@ impl Table {
             ));
         }
         let sizes = || (0..=Self::MAX_ROWS_LOG2).map(|log2| 1usize << log2);
+        // One blob for many rows: a row through the driver costs more than all the rest of reading it. Each row is its
+        // three numbers in hexadecimal, its key, and its value if that is not too large.
+        let chunk = |from: &str| {
+            format!(
+                "SELECT CAST(group_concat(printf('%08x%08x%08x', length(key), length(value), checksum) || key || \
+                 iif(length(value) > {LARGE_VALUE}, '', value), '') AS BLOB) \
+                 FROM (SELECT key, value, checksum FROM \"{name}\" {from} ORDER BY key LIMIT 2000)"
+            )
+        };
         let repeat = |part: &str, times| vec![part; times].join(",");
         Ok(Table {
             upsert: sizes()
@@ -95,15 +106,8 @@ impl Table {
                 .collect(),
             clear: format!("DELETE FROM \"{name}\"").into(),
             count: format!("SELECT count(*) FROM \"{name}\"").into(),
-            // One blob for many rows: a row through the driver costs more than all the rest of reading it. Each row is
-            // its three numbers in hexadecimal, its key, and its value if that is not too large.
-            chunk: format!(
-                "SELECT CAST(group_concat(printf('%08x%08x%08x', length(key), length(value), checksum) || key || \
-                 iif(length(value) > {LARGE_VALUE}, '', value), '') AS BLOB) \
-                 FROM (SELECT key, value, checksum FROM \"{name}\" WHERE key > ?1 OR ?1 IS NULL \
-                 ORDER BY key LIMIT 2000)"
-            )
-            .into(),
+            first_rows: chunk("").into(),
+            next_rows: chunk("WHERE key > ?").into(),
             one_value: format!("SELECT value FROM \"{name}\" WHERE key = ?").into(),
             set_aside: [
                 format!(
@@ -333,4 +337,37 @@ fn format_checksum(format: &Format) -> i64 {
         hasher.update(part.as_bytes());
     }
     i64::from(hasher.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A scan from the beginning for each chunk would make opening a map quadratic.
+    #[tokio::test]
+    async fn reading_goes_on_where_it_stopped_without_a_scan() {
+        let mut sqlite = SqliteConnectOptions::new()
+            .in_memory(true)
+            .connect()
+            .await
+            .unwrap();
+        let table = Table::new("t", Path::new("t.db")).unwrap();
+        let create = AssertSqlSafe(table.create());
+        query(create).execute(&mut sqlite).await.unwrap();
+        for (sql, wanted) in [
+            (&table.first_rows, "SCAN t"),
+            (&table.next_rows, "SEARCH t USING PRIMARY KEY (key>?)"),
+            (&table.one_value, "SEARCH t USING PRIMARY KEY (key=?)"),
+            (&table.delete[3], "SEARCH t USING PRIMARY KEY (key=?)"),
+        ] {
+            let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+            let plan = query(explain).fetch_all(&mut sqlite).await.unwrap();
+            let steps: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+            assert!(steps.iter().any(|step| step == wanted), "{sql}: {steps:?}");
+            assert!(
+                !steps.iter().any(|step| step.contains("TEMP")),
+                "{sql}: {steps:?}"
+            );
+        }
+    }
 }

@@ -41,6 +41,48 @@ async fn several_maps_live_in_one_file_with_types_of_their_own() {
 }
 
 #[tokio::test]
+async fn any_number_of_entries_of_any_key_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    for count in [0, 1, 1999, 2000, 2001, 4000] {
+        let path = dir.path().join(format!("{count}.db"));
+        let map = PersistentMap::new(SqliteBackend::new(&path).await.unwrap())
+            .await
+            .unwrap();
+        let mut inserts = tokio::task::JoinSet::new();
+        for n in 0..count {
+            // Keys that are the beginning of other keys, and zeros at their end.
+            let (map, key) = (
+                map.clone(),
+                vec![0u8; n % 50].into_iter().chain(n.to_le_bytes()),
+            );
+            inserts.spawn(async move { map.insert(key.collect::<Vec<u8>>(), n).await.unwrap() });
+        }
+        inserts.join_all().await;
+        map.close().await.unwrap();
+        let reopened =
+            PersistentMap::<Vec<u8>, usize, _>::new(SqliteBackend::new(&path).await.unwrap())
+                .await
+                .unwrap();
+        assert_eq!(reopened.len(), count);
+        for (key, value) in &map {
+            assert_eq!(reopened.get(&key), Some(value));
+        }
+        reopened.close().await.unwrap();
+    }
+    // The one key that has no bytes at all.
+    let path = dir.path().join("unit.db");
+    for _ in 0..2 {
+        let map = PersistentMap::new(SqliteBackend::new(&path).await.unwrap())
+            .await
+            .unwrap();
+        map.insert((), "value".to_string()).await.unwrap();
+        map.close().await.unwrap();
+    }
+    let map = PersistentMap::<(), String, _>::new(SqliteBackend::new(&path).await.unwrap()).await;
+    assert_eq!(map.unwrap().get(&()).as_deref(), Some("value"));
+}
+
+#[tokio::test]
 async fn a_table_has_one_map_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let db = SqliteBackend::new(dir.path().join("app.db")).await.unwrap();
