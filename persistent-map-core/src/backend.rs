@@ -15,8 +15,9 @@ use crate::write::{Encoded, Write};
 
 /// What a key must be able to do. Implemented for every type that qualifies.
 ///
-/// Beyond the bounds: keys that are equal must serialize to the same bytes, or the store has two rows where memory has
-/// one entry. Derived and standard types do; a `HashSet` inside a key does not (its order varies) and is refused.
+/// Beyond the bounds: the same key must serialize to the same bytes each time, because that is how a store finds its row.
+/// A `HashSet` or `HashMap` inside a key does not (its order varies); `insert` refuses it when it notices. Keys that are
+/// equal but are written differently (the paths `a/b` and `a/b/`) are one entry, stored as it was first inserted.
 pub trait Key: Eq + Hash + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<T> Key for T where T: Eq + Hash + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
@@ -50,7 +51,8 @@ impl<T> Value for T where T: Clone + Serialize + DeserializeOwned + Send + Sync 
 /// - **`load` tells everything or fails**: a row that cannot be read is reported, never skipped.
 /// - Errors name the file and what to do, and contain no values.
 ///
-/// The conformance kit in `persistent-map-testkit` has one test for each line of this contract.
+/// The conformance kit in `persistent-map-testkit` has a test for each line of this contract that can be seen from
+/// outside the store.
 ///
 /// # Example
 ///
@@ -225,10 +227,14 @@ pub trait LoadSink<K, V>: Send {
     /// How many entries will come, for a progress bar. May be an estimate, may be left out.
     fn expect(&mut self, entries: u64);
 
+    /// Whether an equal key has been taken already.
+    fn contains(&self, key: &K) -> bool;
+
     /// Takes one entry.
     ///
     /// # Errors
-    /// The key is there already: two rows for one entry. Pass the error on.
+    /// The key is there already: two rows for one entry. Pass the error on, or ask [`contains`](Self::contains) first and
+    /// report the row.
     fn entry(&mut self, key: K, value: V) -> Result<()>;
 
     /// Takes the report of a row that cannot be read.

@@ -130,12 +130,14 @@ where
 {
     /// Loads all entries and opens the map. Time and memory grow with the number and size of the entries.
     ///
+    /// If it fails, the backend is closed; make a new one to try again.
+    ///
     /// # Errors
     /// - [`NoRuntime`](PersistentError::NoRuntime): not inside a tokio runtime.
     /// - [`Corrupt`](PersistentError::Corrupt), [`Mismatch`](PersistentError::Mismatch): the store has a row that cannot
     ///   be read, or was written with another codec or for other types.
     /// - [`InUse`](PersistentError::InUse): another map has this store.
-    /// - [`Storage`](PersistentError::Storage): the store cannot be read.
+    /// - [`Damaged`](PersistentError::Damaged), [`Storage`](PersistentError::Storage): the store cannot be read.
     ///
     /// # Cancel safety
     /// Dropping the future opens nothing; the backend is dropped with it.
@@ -162,14 +164,16 @@ where
 
         let mut loader = Loader::new(&shared.cache, self.on_corrupt, self.on_progress);
         if !capabilities.resident
-            && let Err(error) =
-                contain_async("loading the store", shared.backend.load(&mut loader)).await
+            && let Err(error) = contain_async("loading the store", async {
+                shared.backend.load(&mut loader).await
+            })
+            .await
         {
             tracing::error!(target: "persistent_map", %error, "cannot open the map");
             // The reason to give is the first one; the store is released as well as it can be, unless it is another
             // map's.
             if !matches!(error, PersistentError::InUse { .. }) {
-                let _ = contain_async("the backend", shared.backend.close()).await;
+                let _ = contain_async("the backend", async { shared.backend.close().await }).await;
             }
             return Err(error);
         }

@@ -54,6 +54,14 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
         self.entries.contains_key(key)
     }
 
+    /// The key of the entry that `key` speaks of. The two are equal, and may be written differently.
+    pub(crate) fn resident_key(&self, key: &K) -> Option<K>
+    where
+        K: Clone,
+    {
+        self.entries.get(key).map(|entry| entry.key().clone())
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

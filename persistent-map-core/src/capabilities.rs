@@ -38,6 +38,13 @@ impl Capabilities {
         }
     }
 
+    /// The same, of a store that wants to be called: for wrappers that stand before a store which may be resident.
+    #[must_use]
+    pub const fn not_resident(mut self) -> Self {
+        self.resident = false;
+        self
+    }
+
     /// Batches are applied all or nothing.
     #[must_use]
     pub const fn with_atomic_batches(mut self) -> Self {

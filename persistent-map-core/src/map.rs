@@ -2,8 +2,11 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Poll, ready};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -66,7 +69,8 @@ impl<K, V, B, S> PersistentMap<K, V, B, S>
 where
     K: Key,
     V: Value,
-    S: BuildHasher + Clone,
+    B: Send + Sync + 'static,
+    S: BuildHasher + Clone + Send + Sync + 'static,
 {
     /// A clone of the value of `key`.
     ///
@@ -143,17 +147,17 @@ where
     /// # Ok(())
     /// # }
     /// ```
-    pub fn iter(&self) -> Iter<K, V, B, S> {
-        Iter::new(&self.shared)
+    pub fn iter(&self) -> Iter<K, V> {
+        Iter::new(Arc::clone(&self.shared) as _)
     }
 
     /// All keys, as clones, in no particular order. Copies all keys at once.
     pub fn keys(&self) -> Keys<K> {
-        Keys(self.shared.cache.keys().into_iter())
+        Keys::new(&*self.shared)
     }
 
     /// All values, as clones, in no particular order. Costs and sees what [`iter`](Self::iter) does.
-    pub fn values(&self) -> Values<K, V, B, S> {
+    pub fn values(&self) -> Values<K, V> {
         Values(self.iter())
     }
 }
@@ -274,18 +278,21 @@ where
         self.shared.status.ended().await
     }
 
-    async fn write(&self, write: Write<K, V>) -> Result<Option<V>> {
+    async fn write(&self, mut write: Write<K, V>) -> Result<Option<V>> {
         self.shared.status.check_writable()?;
         match &self.engine {
             Engine::Resident => contain("`Hash` or `Eq` of a key", || {
                 self.shared.cache.publish(write)
             }),
             Engine::Stored(queue) => {
-                let write = contain("`Hash`, `Eq`, `Serialize` or `Deserialize`", || {
-                    // Whatever the key's own code does wrong, it does here, in the task of its caller.
-                    self.shared.cache.contains(write.key());
-                    write.prepared_by(&self.shared.backend)
-                })??;
+                let write = contain(
+                    "`Hash`, `Eq`, `Clone`, `Serialize` or `Deserialize`",
+                    || {
+                        // Whatever the key's own code does wrong, it does here, in the task of its caller.
+                        write.resolve_key(self.shared.cache.resident_key(write.key()));
+                        write.prepared_by(&self.shared.backend)
+                    },
+                )??;
                 self.submit(queue, |answer| Request::Write(write, answer))
                     .await
             }
@@ -303,7 +310,28 @@ where
         let place = queue.reserve().await.map_err(|_| PersistentError::Closed)?;
         let (answer, result) = oneshot::channel();
         place.send(request(answer));
+        // Whatever is handed over before the queue is closed will be answered. After that it may lie there for good.
+        if queue.is_closed() {
+            return self.answer_or_end(result).await;
+        }
         result.await.unwrap_or(Err(PersistentError::WriterGone))
+    }
+
+    /// The writer answers all that it has taken before it ends. What has no answer by then was never taken.
+    async fn answer_or_end<T>(&self, mut result: oneshot::Receiver<Result<T>>) -> Result<T> {
+        let mut ended = pin!(self.shared.status.ended());
+        poll_fn(|context| {
+            if let Poll::Ready(answer) = Pin::new(&mut result).poll(context) {
+                return Poll::Ready(answer.unwrap_or(Err(PersistentError::WriterGone)));
+            }
+            let end = ready!(ended.as_mut().poll(context));
+            Poll::Ready(match (result.try_recv(), end) {
+                (Ok(answer), _) => answer,
+                (Err(_), Err(PersistentError::WriterGone)) => Err(PersistentError::WriterGone),
+                (Err(_), _) => Err(PersistentError::Closed),
+            })
+        })
+        .await
     }
 }
 
@@ -312,7 +340,8 @@ impl<K, V, B, S> PersistentMap<K, V, B, S>
 where
     K: Key,
     V: Value,
-    S: BuildHasher + Clone,
+    B: Send + Sync + 'static,
+    S: BuildHasher + Clone + Send + Sync + 'static,
 {
     pub(crate) fn new_open(
         shared: Arc<Shared<K, V, B, S>>,
@@ -363,10 +392,11 @@ impl<K, V, B, S> IntoIterator for &PersistentMap<K, V, B, S>
 where
     K: Key,
     V: Value,
-    S: BuildHasher + Clone,
+    B: Send + Sync + 'static,
+    S: BuildHasher + Clone + Send + Sync + 'static,
 {
     type Item = (K, V);
-    type IntoIter = Iter<K, V, B, S>;
+    type IntoIter = Iter<K, V>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
@@ -378,7 +408,8 @@ impl<K, V, B, S> fmt::Debug for PersistentMap<K, V, B, S>
 where
     K: Key,
     V: Value,
-    S: BuildHasher + Clone,
+    B: Send + Sync + 'static,
+    S: BuildHasher + Clone + Send + Sync + 'static,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PersistentMap")

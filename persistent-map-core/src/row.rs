@@ -27,6 +27,8 @@ impl fmt::Display for Location {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CorruptRow {
+    /// The row is as it was written, but it is not of the types that the map was opened with.
+    pub intact: bool,
     /// File and table.
     pub location: Location,
     /// The row's number in the order in which the store reads (1 is the first); in a text file, the line.
@@ -41,10 +43,31 @@ impl CorruptRow {
     /// A report for row `row` of `location`, whose key has the bytes `key`.
     pub fn new(location: Location, row: u64, key: &[u8], reason: impl Into<String>) -> Self {
         CorruptRow {
+            intact: false,
             location,
             row,
             key: printable(key),
             reason: reason.into(),
+        }
+    }
+}
+
+impl CorruptRow {
+    /// The same report for a row that is as it was written, but does not decode.
+    #[must_use]
+    pub fn intact(mut self) -> Self {
+        self.intact = true;
+        self
+    }
+
+    /// What to do about it.
+    pub(crate) fn advice(&self) -> &'static str {
+        if self.intact {
+            "The row is as it was written: open the map with the types that it was written for. If the type was \
+             narrowed on purpose, `.on_corrupt(OnCorrupt::Quarantine)` sets aside the rows that no longer fit"
+        } else {
+            "Restore the file from a backup (without the `-wal` file of this one, if there is any), or open it with \
+             `.on_corrupt(OnCorrupt::Quarantine)` to set such rows aside"
         }
     }
 }

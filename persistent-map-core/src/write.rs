@@ -8,6 +8,8 @@ pub struct Write<K, V> {
     key: K,
     value: Option<V>,
     encoded: Option<Encoded>,
+    /// When it was prepared, memory had no equal key.
+    key_is_new: bool,
 }
 
 impl<K, V> Write<K, V> {
@@ -17,6 +19,7 @@ impl<K, V> Write<K, V> {
             key,
             value: Some(value),
             encoded: None,
+            key_is_new: false,
         }
     }
 
@@ -26,6 +29,7 @@ impl<K, V> Write<K, V> {
             key,
             value: None,
             encoded: None,
+            key_is_new: false,
         }
     }
 
@@ -42,6 +46,18 @@ impl<K, V> Write<K, V> {
     /// What the store's own [`prepare`](crate::StorageBackend::prepare) returned for this write.
     pub fn encoded(&self) -> Option<&Encoded> {
         self.encoded.as_ref()
+    }
+
+    /// Speaks of the entry by the key that it has already, or remembers that it has none.
+    pub(crate) fn resolve_key(&mut self, resident: Option<K>) {
+        self.key_is_new = resident.is_none();
+        if let Some(key) = resident {
+            self.key = key;
+        }
+    }
+
+    pub(crate) fn key_is_new(&self) -> bool {
+        self.key_is_new
     }
 
     pub(crate) fn set_encoded(&mut self, encoded: Option<Encoded>) {

@@ -10,6 +10,7 @@
 //! - One task for all: memory order, store order and the order of answers cannot differ.
 //! - The task belongs to the runtime: a caller who stops waiting takes nothing with them.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
@@ -140,28 +141,64 @@ where
         }
     }
 
-    async fn commit_batch(&self, writes: Vec<Write<K, V>>, answers: Vec<Answer<Option<V>>>) {
+    async fn commit_batch(&self, mut writes: Vec<Write<K, V>>, answers: Vec<Answer<Option<V>>>) {
         if writes.is_empty() {
             return;
         }
+        self.resolve_new_keys(&mut writes);
         let stored = match self.shared.status.check_writable() {
             Ok(()) => {
-                self.store(self.shared.backend.apply(&writes), writes.len())
-                    .await
+                let apply = async { self.shared.backend.apply(&writes).await };
+                self.settle(apply, writes.len()).await
             }
             poisoned => poisoned,
         };
         for (write, answer) in writes.into_iter().zip(answers) {
-            let result = match &stored {
-                Ok(()) => self.publish(write),
-                Err(error) => Err(error.clone()),
-            };
-            respond(answer, result);
+            match &stored {
+                Ok(()) => respond(answer, self.publish(write)),
+                Err(error) => refuse(Request::Write(write, answer), error),
+            }
         }
     }
 
-    /// Awaits a change of the store. Whatever leaves its outcome unknown poisons the map.
-    async fn store(&self, change: impl Future<Output = Result<()>>, writes: usize) -> Result<()> {
+    /// A key that was new when its write was prepared may meet an equal one by now: in memory, or earlier in its batch.
+    /// Equal keys may be written differently (the paths `a/b` and `a/b/`), and the store goes by what is written.
+    fn resolve_new_keys(&self, writes: &mut [Write<K, V>]) {
+        let resolved = contain("`Hash`, `Eq` or `Clone` of a key", || {
+            let mut first_in_batch: HashMap<&K, usize> = HashMap::new();
+            let mut resolved = Vec::new();
+            for (index, write) in writes
+                .iter()
+                .enumerate()
+                .filter(|(_, write)| write.key_is_new())
+            {
+                if let Some(key) = self.shared.cache.resident_key(write.key()) {
+                    resolved.push((index, key));
+                } else if writes.len() > 1 {
+                    let first = *first_in_batch.entry(write.key()).or_insert(index);
+                    if first != index {
+                        resolved.push((index, writes[first].key().clone()));
+                    }
+                }
+            }
+            resolved
+        });
+        for (index, key) in resolved.unwrap_or_default() {
+            let write = &mut writes[index];
+            write.resolve_key(Some(key));
+            let prepared = contain("`Serialize` of a key or value", || {
+                self.shared.backend.prepare(write.key(), write.value())
+            });
+            // It was prepared once, with a key that is as good.
+            if let Ok(Ok(encoded)) = prepared {
+                write.set_encoded(encoded);
+            }
+        }
+    }
+
+    /// Awaits what the store is asked to do, for this number of writes. Whatever leaves the outcome unknown poisons the
+    /// map.
+    async fn settle(&self, change: impl Future<Output = Result<()>>, writes: usize) -> Result<()> {
         let status = &self.shared.status;
         // A backend that panicked may have done anything.
         let result = contain_async("the backend", change)
@@ -171,7 +208,8 @@ where
                 other => other,
             });
         match &result {
-            Ok(()) => status.committed(writes),
+            Ok(()) if writes > 0 => status.committed(writes),
+            Ok(()) => {}
             Err(error) => {
                 status.failed(error);
                 if error.outcome() == Outcome::Unknown {
@@ -185,10 +223,11 @@ where
     /// Shows a committed write. The caller's task has run `Hash` and `Eq` of this key before, so a panic here is one
     /// that comes and goes: the store has what memory has not, and only opening again can mend that.
     fn publish(&self, write: Write<K, V>) -> Result<Option<V>> {
-        contain("`Hash` or `Eq` of a key", || {
-            self.shared.cache.publish(write)
-        })
-        .map_err(|error| {
+        self.show("`Hash` or `Eq` of a key", |cache| cache.publish(write))
+    }
+
+    fn show<T>(&self, code: &'static str, change: impl FnOnce(&Cache<K, V, S>) -> T) -> Result<T> {
+        contain(code, || change(&self.shared.cache)).map_err(|error| {
             let error = error.unknown();
             self.shared.status.poison(error.clone());
             error
@@ -198,13 +237,15 @@ where
     async fn clear(&self) -> Result<()> {
         self.shared.status.check_writable()?;
         if self.atomic_batches {
-            self.store(self.shared.backend.clear(), 1).await?;
-            return contain("`Drop` of a key or value", || self.shared.cache.clear());
+            self.settle(async { self.shared.backend.clear().await }, 1)
+                .await?;
+            return self.show("`Drop` of a key or value", Cache::clear);
         }
         let keys = contain("`Clone` of a key", || self.shared.cache.keys())?;
         for (removed, key) in (0..).zip(keys) {
             let write = Write::remove(key);
-            let gone = match self.store(self.shared.backend.delete(write.key()), 1).await {
+            let delete = async { self.shared.backend.delete(write.key()).await };
+            let gone = match self.settle(delete, 1).await {
                 Ok(()) => self.publish(write).map(drop),
                 Err(error) => Err(error),
             };
@@ -226,17 +267,21 @@ where
 
     async fn flush(&self) -> Result<()> {
         self.shared.status.check_writable()?;
-        contain_async("the backend", self.shared.backend.flush()).await
+        self.settle(async { self.shared.backend.flush().await }, 0)
+            .await
     }
 
     /// Answers who is still queued, brings the store to rest, and says how it ended.
     async fn finish(mut self) {
+        // A place that somebody holds and does not use must not keep the map open, so this does not wait for the queue to
+        // end; `submit` watches for the end of the map as well as for its answer.
         self.inbox.close();
-        while let Some(request) = self.inbox.recv().await {
+        while let Ok(request) = self.inbox.try_recv() {
             refuse(request, &PersistentError::Closed);
         }
         let flushed = self.flush().await;
-        let closed = contain_async("the backend", self.shared.backend.close()).await;
+        let closed =
+            contain_async("the backend", async { self.shared.backend.close().await }).await;
         let result = flushed.and(closed);
         match &result {
             Ok(()) => tracing::info!(target: "persistent_map", "map closed"),
@@ -288,7 +333,10 @@ fn prepared_bytes<K, V>(write: &Write<K, V>) -> usize {
 
 fn refuse<K: Eq + Hash, V>(request: Request<K, V>, why: &PersistentError) {
     match request {
-        Request::Write(_, answer) => respond(answer, Err(why.clone())),
+        Request::Write(write, answer) => {
+            respond(answer, Err(why.clone()));
+            let _ = contain("`Drop` of a key or value", move || drop(write));
+        }
         Request::Clear(answer) | Request::Flush(answer) => respond(answer, Err(why.clone())),
         Request::Close => {}
     }

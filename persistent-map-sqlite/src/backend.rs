@@ -18,6 +18,9 @@ use crate::{read, schema, write};
 /// The table of a backend that was not given a name.
 const DEFAULT_TABLE: &str = "entries";
 
+/// Rows are read many at a time, each with its key, so keys are kept to a size at which that is no burden.
+const MAX_KEY_BYTES: usize = 64 << 10;
+
 /// SQLite refuses rows above 1,000,000,000 bytes (`SQLITE_MAX_LENGTH`); the rest is for the row's own header.
 const MAX_ENTRY_BYTES: usize = 1_000_000_000 - 1_000;
 
@@ -104,7 +107,8 @@ impl<C: Codec + Clone> SqliteBackend<C> {
     ///
     /// Names are 1 to 64 ASCII letters, digits, `_` and `-`; upper and lower case are the same. The table is made when a
     /// map is first opened on it. Each map is closed for itself; the file
-    /// is released when all backends of it are closed or dropped, this one too.
+    /// is released when all backends of it are closed or dropped, this one too. While a map is opened, writes of the others
+    /// wait.
     ///
     /// ```
     /// use persistent_map_core::PersistentMap;
@@ -181,6 +185,17 @@ impl<C> SqliteBackend<C> {
     }
 }
 
+/// Gives the claim back when a load has failed, or was dropped half way.
+struct Unclaim<'a, C>(Option<&'a SqliteBackend<C>>);
+
+impl<C> Drop for Unclaim<'_, C> {
+    fn drop(&mut self) {
+        if let Some(backend) = self.0 {
+            backend.unclaim();
+        }
+    }
+}
+
 impl<C: Codec> SqliteBackend<C> {
     /// Another named map in the same file, with a codec of its own.
     ///
@@ -237,6 +252,13 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
     }
 
     fn check(&self, key_bytes: usize, value_bytes: usize) -> Result<()> {
+        if key_bytes > MAX_KEY_BYTES {
+            return Err(PersistentError::TooLarge {
+                part: "key",
+                bytes: key_bytes as u64,
+                limit: MAX_KEY_BYTES as u64,
+            });
+        }
         let bytes = key_bytes.saturating_add(value_bytes);
         if bytes <= MAX_ENTRY_BYTES {
             return Ok(());
@@ -250,16 +272,24 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
 
     async fn load(&self, format: &Format, rows: &mut dyn RowSink) -> Result<()> {
         let database = self.claim().await?;
+        let mut claim = Unclaim(Some(self));
         let loaded = async {
             let mut connection = database.connection().await?;
-            schema::agree_on_format(&mut connection, &self.table, format, &self.location).await?;
+            schema::agree_on_format(
+                &mut connection,
+                &self.table,
+                format,
+                &self.location,
+                database.accept_other_types,
+            )
+            .await?;
             connection.make_durable(&database.path).await?;
             let check = database.quick_check;
             read::all(&mut connection, &self.table, &self.location, check, rows).await
         }
         .await;
-        if loaded.is_err() {
-            self.unclaim();
+        if loaded.is_ok() {
+            claim.0 = None;
         }
         loaded
     }
@@ -362,6 +392,14 @@ impl<C: Codec> SqliteBuilder<C> {
     /// were in that file; on is right if another SQLite tool has opened and closed the database since, which merges it.
     pub fn accept_missing_wal(mut self, accept: bool) -> Self {
         self.settings.accept_missing_wal = accept;
+        self
+    }
+
+    /// Opens maps whose recorded types are described otherwise than those of the program, and records the new ones. Off
+    /// unless set. For types that were changed in a way that does not change their bytes, such as a renamed field: every
+    /// row is still decoded, but a codec that stores fields by position cannot notice all that does not fit.
+    pub fn accept_other_types(mut self, accept: bool) -> Self {
+        self.settings.accept_other_types = accept;
         self
     }
 

@@ -18,6 +18,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(400);
 const SQLITE_FLOOR: (u32, u32, u32) = (3, 51, 3);
 
 const MARK_IN_USE: &str = "UPDATE persistent_map_state SET in_use = 1, barrier = barrier + 1";
+/// The mark of a database that others may read: they may also merge its log and remove it, when they close it last.
+const MARK_SHARED: &str = "UPDATE persistent_map_state SET in_use = 2, barrier = barrier + 1";
 const MARK_CLOSED: &str = "UPDATE persistent_map_state SET in_use = 0";
 const BARRIER: &str = "UPDATE persistent_map_state SET barrier = barrier + 1";
 
@@ -27,8 +29,10 @@ pub(crate) struct Connection {
     /// Set from BEGIN to the end of its transaction. A task that was dropped in between (its runtime ended) leaves it
     /// set, and the next one clears up.
     pub(crate) in_transaction: bool,
-    /// The outcome of a commit is unknown, so nothing more may be written through this connection.
-    pub(crate) broken: bool,
+    /// The failure that left the outcome of a commit unknown: nothing more may be written through this connection.
+    pub(crate) broken: Option<PersistentError>,
+    synchronous: Synchronous,
+    mark: &'static str,
     main_file: MainFile,
 }
 
@@ -45,7 +49,7 @@ enum MainFile {
 
 impl Connection {
     /// Opens the file, which must exist, and checks that it is set as wanted. `in_use` says whether it bears the mark.
-    pub(crate) async fn open(path: &Path, in_use: bool) -> Result<Self> {
+    pub(crate) async fn open(path: &Path, settings: &Settings, in_use: bool) -> Result<Self> {
         // The file is not touched here but by the pragmas: from then on, whatever fails, it must be closed with care.
         let sqlite = SqliteConnectOptions::new()
             .filename(path)
@@ -58,7 +62,13 @@ impl Connection {
         Ok(Connection {
             sqlite,
             in_transaction: false,
-            broken: false,
+            broken: None,
+            synchronous: settings.synchronous,
+            mark: if settings.shared_reads {
+                MARK_SHARED
+            } else {
+                MARK_IN_USE
+            },
             main_file: if in_use {
                 MainFile::InUse
             } else {
@@ -95,22 +105,39 @@ impl Connection {
         }
         self.main_file = MainFile::InUse;
         let doing = || format!("making {} durable after opening it", path.display());
-        for statement in [MARK_IN_USE, "PRAGMA wal_checkpoint(TRUNCATE)"] {
-            query(statement)
-                .execute(&mut self.sqlite)
-                .await
-                .map_err(|error| storage(doing(), error))?;
-        }
+        self.commit_and_sync(self.mark)
+            .await
+            .map_err(|error| storage(doing(), error))?;
+        query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&mut self.sqlite)
+            .await
+            .map_err(|error| storage(doing(), error))?;
         self.main_file = MainFile::Durable;
         Ok(())
     }
 
     /// Makes all commits durable, where they are not already.
-    pub(crate) async fn checkpoint(&mut self) -> Result<(), sqlx::Error> {
-        query("PRAGMA wal_checkpoint(FULL)")
+    pub(crate) async fn sync(&mut self) -> Result<(), sqlx::Error> {
+        match self.synchronous {
+            Synchronous::Full => Ok(()),
+            Synchronous::Normal => self.commit_and_sync(BARRIER).await,
+        }
+    }
+
+    /// A commit that is durable when it returns, and with it all before it: they are in the same log. (A checkpoint would
+    /// not do: it answers success when a reader keeps it from working.)
+    async fn commit_and_sync(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
+        if self.synchronous == Synchronous::Full {
+            return query(statement).execute(&mut self.sqlite).await.map(drop);
+        }
+        query("PRAGMA synchronous = FULL")
             .execute(&mut self.sqlite)
-            .await
-            .map(drop)
+            .await?;
+        let done = query(statement).execute(&mut self.sqlite).await.map(drop);
+        query("PRAGMA synchronous = NORMAL")
+            .execute(&mut self.sqlite)
+            .await?;
+        done
     }
 
     /// A task that was dropped in the middle of a transaction leaves it to the next one.
@@ -148,7 +175,7 @@ impl Connection {
         if self.main_file == MainFile::Closed {
             return self.sqlite.close().await;
         }
-        let marked = if self.broken {
+        let marked = if self.broken.is_some() {
             Ok(false)
         } else {
             self.mark_closed().await.map(|()| true)

@@ -14,7 +14,7 @@ use crate::failure::storage;
 use crate::file::{self, Target};
 use crate::lock::{LockFile, PATIENCE, RETRY};
 use crate::schema;
-use crate::settings::{Settings, Synchronous};
+use crate::settings::Settings;
 
 /// A database in the hands of its maps. The file is closed when the last one lets go.
 pub(crate) struct Database {
@@ -22,7 +22,7 @@ pub(crate) struct Database {
     pub(crate) path: PathBuf,
     pub(crate) survives: Survives,
     pub(crate) quick_check: bool,
-    flush_checkpoints: bool,
+    pub(crate) accept_other_types: bool,
     connection: AsyncMutex<Option<Connection>>,
     /// Tables that a map has open, in lower case.
     claims: Mutex<HashSet<String>>,
@@ -59,14 +59,14 @@ impl Database {
             || settings.path.clone(),
             |lock| lock.database().to_path_buf(),
         );
-        let connection = Connection::open(&path, in_use).await?;
+        let connection = Connection::open(&path, &settings, in_use).await?;
         let database = Database {
             survives: match lock {
                 Some(_) => settings.synchronous.survives(),
                 None => Survives::Nothing,
             },
             quick_check: settings.quick_check,
-            flush_checkpoints: settings.synchronous == Synchronous::Normal,
+            accept_other_types: settings.accept_other_types,
             connection: AsyncMutex::new(Some(connection)),
             claims: Mutex::default(),
             lock,
@@ -117,14 +117,13 @@ impl Database {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes everything durable that is not yet. With [`Synchronous::Full`] each commit was.
+    /// Makes everything durable that is not yet. With `Synchronous::Full` each commit was.
     pub(crate) async fn flush(&self) -> Result<()> {
-        if !self.flush_checkpoints {
-            return Ok(());
-        }
         let mut connection = self.connection().await?;
-        let flushed = connection.checkpoint().await;
-        flushed.map_err(|error| storage(format!("flushing {}", self.path.display()), error))
+        let synced = connection.sync().await;
+        // What a sync that failed has left on the disk, nobody can tell.
+        synced
+            .map_err(|error| storage(format!("flushing {}", self.path.display()), error).unknown())
     }
 
     /// Closes the database if this was its last user.

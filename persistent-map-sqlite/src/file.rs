@@ -39,7 +39,19 @@ pub(crate) fn prepare(path: &Path) -> Result<Target> {
             let has_wal = with_suffix(&path, "-wal").exists();
             Ok(Target::Existing { lock, has_wal })
         }
-        Ok(false) => Ok(Target::New(lock)),
+        Ok(false) => match fs::metadata(with_suffix(&path, "-wal")) {
+            Ok(log) if log.len() > 0 => {
+                lock.leave_no_file();
+                Err(refused(
+                    &path,
+                    "the database is missing, and its `-wal` file is still there",
+                    "Bring the database back, or move the `-wal` file away: a new database would take its contents for its \
+                     own",
+                    None,
+                ))
+            }
+            _ => Ok(Target::New(lock)),
+        },
         Err(refused) => {
             lock.leave_no_file();
             Err(refused)

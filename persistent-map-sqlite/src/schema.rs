@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use persistent_map_core::{CorruptRow, Format, Location, PersistentError, Result};
+use persistent_map_core::{Format, Location, PersistentError, Result};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, query, query_scalar, raw_sql,
@@ -21,6 +21,7 @@ const TABLES: &str = "
         codec TEXT NOT NULL,
         key_type TEXT NOT NULL,
         value_type TEXT NOT NULL,
+        description INTEGER NOT NULL,
         checksum INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE persistent_map_state (
@@ -82,7 +83,7 @@ impl Table {
         // three numbers in hexadecimal, its key, and its value if that is not too large.
         let chunk = |from: &str| {
             format!(
-                "SELECT CAST(group_concat(printf('%08x%08x%08x', length(key), length(value), checksum) || key || \
+                "SELECT CAST(group_concat(printf('%08x%08x%016x', length(key), length(value), checksum) || key || \
                  iif(length(value) > {LARGE_VALUE}, '', value), '') AS BLOB) \
                  FROM (SELECT key, value, checksum FROM \"{name}\" {from} ORDER BY key LIMIT 2000)"
             )
@@ -169,9 +170,18 @@ pub(crate) async fn create(lock: &LockFile) -> Result<()> {
     created
         .and(closed)
         .map_err(|error| storage(doing(), error))?;
-    fs::rename(&draft, path)
+    take_name(&draft, path)
         .and_then(|()| sync_directory_of(path))
         .map_err(failed)
+}
+
+/// Like a rename, but never over a file that somebody else has put there meanwhile, where the file system can do that.
+fn take_name(draft: &Path, path: &Path) -> std::io::Result<()> {
+    match fs::hard_link(draft, path) {
+        Ok(()) => fs::remove_file(draft),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(error),
+        Err(_) => fs::rename(draft, path),
+    }
 }
 
 /// Makes our tables in an empty database.
@@ -197,7 +207,7 @@ pub(crate) async fn was_left_open(path: &Path) -> Result<bool> {
         .connect()
         .await
         .map_err(failed)?;
-    let in_use = query_scalar("SELECT in_use FROM persistent_map_state")
+    let in_use = query_scalar("SELECT in_use = 1 FROM persistent_map_state")
         .fetch_one(&mut sqlite)
         .await;
     let closed = sqlite.close().await;
@@ -213,11 +223,12 @@ pub(crate) async fn agree_on_format(
     table: &Table,
     format: &Format,
     location: &Location,
+    accept_other_types: bool,
 ) -> Result<()> {
     let failed = |error| storage(format!("reading what {location} holds"), error);
     let sqlite = &mut connection.sqlite;
     let recorded = query(
-        "SELECT codec, key_type, value_type, checksum FROM persistent_map_maps WHERE name = ?",
+        "SELECT codec, key_type, value_type, description, checksum FROM persistent_map_maps WHERE name = ?",
     )
     .bind(table.name())
     .fetch_optional(&mut *sqlite)
@@ -238,15 +249,25 @@ pub(crate) async fn agree_on_format(
                 codec: text(0)?,
                 key: text(1)?,
                 value: text(2)?,
+                description: row.try_get(3).map_err(failed)?,
             };
-            let checksum: i64 = row.try_get(3).map_err(failed)?;
+            let checksum: i64 = row.try_get(4).map_err(failed)?;
             if checksum != format_checksum(&found) {
                 return Err(damaged(
                     location,
                     "its record of codec and types fails its checksum",
                 ));
             }
-            compare(&found, format, location)
+            if found.description == format.description && !accept_other_types {
+                return compare(&found, format, location);
+            }
+            compare_codecs(&found, format, location)?;
+            if found == *format {
+                return Ok(());
+            }
+            record(connection, "UPDATE persistent_map_maps SET codec = ?2, key_type = ?3, value_type = ?4, description = ?5, checksum = ?6 WHERE name = ?1", table, format)
+                .await
+                .map_err(failed)
         }
         (None, true) => Err(damaged(
             location,
@@ -265,20 +286,16 @@ async fn create_table(
     let failed = |error| storage(format!("making {location}"), error);
     connection.in_transaction = true;
     let made = async {
-        let sqlite = &mut connection.sqlite;
-        query("BEGIN IMMEDIATE").execute(&mut *sqlite).await?;
+        query("BEGIN IMMEDIATE")
+            .execute(&mut connection.sqlite)
+            .await?;
         query(AssertSqlSafe(table.create()))
-            .execute(&mut *sqlite)
+            .execute(&mut connection.sqlite)
             .await?;
-        query("INSERT INTO persistent_map_maps VALUES (?, ?, ?, ?, ?)")
-            .bind(table.name())
-            .bind(&format.codec)
-            .bind(&format.key)
-            .bind(&format.value)
-            .bind(format_checksum(format))
-            .execute(&mut *sqlite)
-            .await?;
-        query("COMMIT").execute(sqlite).await
+        let insert = "INSERT INTO persistent_map_maps \
+             (name, codec, key_type, value_type, description, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        record(connection, insert, table, format).await?;
+        query("COMMIT").execute(&mut connection.sqlite).await
     }
     .await;
     match made {
@@ -295,43 +312,67 @@ async fn create_table(
 }
 
 fn compare(found: &Format, expected: &Format, location: &Location) -> Result<()> {
-    let mismatch = |expected: String, found: String, advice: &str| {
-        Err(PersistentError::Mismatch {
-            place: location.to_string(),
-            expected,
-            found,
-            advice: advice.to_string(),
-        })
-    };
-    if found.codec != expected.codec {
-        return mismatch(
-            format!("codec {}", expected.codec),
-            format!("codec {}", found.codec),
-            "Open it with the codec that it was written with",
-        );
-    }
+    compare_codecs(found, expected, location)?;
     for (part, found, expected) in [
         ("keys", &found.key, &expected.key),
         ("values", &found.value, &expected.value),
     ] {
         if found != expected {
-            return mismatch(
-                format!("{part} of type {expected}"),
-                format!("{part} of type {found}"),
-                "Open it with the types that it was written for. A field that was only renamed keeps its stored name \
-                 with `#[serde(rename = \"..\")]`",
-            );
+            return Err(PersistentError::Mismatch {
+                place: location.to_string(),
+                expected: format!("{part} of type {expected}"),
+                found: format!("{part} of type {found}"),
+                advice: "Open it with the types that it was written for. A field that was only renamed keeps its stored \
+                         name with `#[serde(rename = \"..\")]`, or is accepted once with \
+                         `SqliteBackend::builder(..).accept_other_types(true)`"
+                    .to_string(),
+            });
         }
     }
     Ok(())
 }
 
+fn compare_codecs(found: &Format, expected: &Format, location: &Location) -> Result<()> {
+    if found.codec == expected.codec {
+        return Ok(());
+    }
+    Err(PersistentError::Mismatch {
+        place: location.to_string(),
+        expected: format!("codec {}", expected.codec),
+        found: format!("codec {}", found.codec),
+        advice: "Open it with the codec that it was written with".to_string(),
+    })
+}
+
+/// Writes down what a map's bytes mean. `sql` takes the name first, then the parts of the format.
+async fn record(
+    connection: &mut Connection,
+    sql: &'static str,
+    table: &Table,
+    format: &Format,
+) -> Result<(), sqlx::Error> {
+    query(sql)
+        .bind(table.name())
+        .bind(&format.codec)
+        .bind(&format.key)
+        .bind(&format.value)
+        .bind(format.description)
+        .bind(format_checksum(format))
+        .execute(&mut connection.sqlite)
+        .await
+        .map(drop)
+}
+
 fn damaged(location: &Location, reason: &str) -> PersistentError {
-    PersistentError::Corrupt(Box::new(CorruptRow::new(location.clone(), 0, b"", reason)))
+    PersistentError::Damaged {
+        place: location.to_string(),
+        reason: reason.to_string(),
+    }
 }
 
 fn format_checksum(format: &Format) -> i64 {
     let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&format.description.to_le_bytes());
     for part in [&format.codec, &format.key, &format.value] {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use persistent_map_core::Survives;
 
 #[derive(Debug, Clone)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own in the builder"
+)]
 pub(crate) struct Settings {
     pub(crate) path: PathBuf,
     pub(crate) synchronous: Synchronous,
@@ -12,6 +16,7 @@ pub(crate) struct Settings {
     pub(crate) page_cache_bytes: u64,
     pub(crate) quick_check: bool,
     pub(crate) accept_missing_wal: bool,
+    pub(crate) accept_other_types: bool,
 }
 
 impl Settings {
@@ -23,6 +28,7 @@ impl Settings {
             page_cache_bytes: 8 << 20,
             quick_check: true,
             accept_missing_wal: false,
+            accept_other_types: false,
         }
     }
 }
