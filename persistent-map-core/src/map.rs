@@ -253,7 +253,7 @@ where
 
     /// Finishes what is queued, flushes, and releases the store: after `Ok` another map may open it at once.
     ///
-    /// It closes the map for all handles. Reads go on, writes answer [`Closed`](PersistentError::Closed). Closing again
+    /// It closes the map for all handles. Reads go on, writes from now on answer [`Closed`](PersistentError::Closed). Closing again
     /// answers what the first close did.
     ///
     /// # Errors
@@ -262,18 +262,14 @@ where
     /// - [`WriterGone`](PersistentError::WriterGone): the runtime of the map has ended.
     ///
     /// # Cancel safety
-    /// Dropping the future before it has its place in the queue does nothing; after that the map closes on its own, and
-    /// another `close` waits for it.
+    /// Once the future was polled the map closes on its own, and another `close` waits for it.
     pub async fn close(&self) -> Result<()> {
         match &self.engine {
             Engine::Resident => {
                 let closed = self.shared.backend.close().await;
                 self.shared.status.end(closed);
             }
-            // A queue that takes nothing more belongs to a writer that is ending.
-            Engine::Stored(queue) => {
-                let _ = queue.send(Request::Close).await;
-            }
+            Engine::Stored(_) => self.shared.status.request_close(),
         }
         self.shared.status.ended().await
     }

@@ -11,8 +11,11 @@
 //! - The task belongs to the runtime: a caller who stops waiting takes nothing with them.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash};
+use std::future::poll_fn;
+use std::hash::BuildHasher;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -40,7 +43,6 @@ pub(crate) enum Request<K, V> {
     Write(Write<K, V>, Answer<Option<V>>),
     Clear(Answer<()>),
     Flush(Answer<()>),
-    Close,
 }
 
 /// Where the result of a call goes. Nobody may be waiting any more.
@@ -50,13 +52,6 @@ pub(crate) struct Writer<K, V, B, S> {
     shared: Arc<Shared<K, V, B, S>>,
     inbox: mpsc::Receiver<Request<K, V>>,
     atomic_batches: bool,
-}
-
-/// Whether the map goes on.
-#[derive(PartialEq)]
-enum Next {
-    Continue,
-    Close,
 }
 
 impl<K, V, B, S> Writer<K, V, B, S>
@@ -83,23 +78,28 @@ where
 
     /// Works until the map is closed or its last handle is gone; what was queued by then is still done.
     pub(crate) async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut closing = pin!(shared.status.close_requested());
         let mut requests = Vec::new();
-        while self.inbox.recv_many(&mut requests, MAX_GROUP).await > 0 {
-            if self.process(&mut requests).await == Next::Close {
-                break;
+        // A request to close does not go through the queue: there might be no place, with those who hold one asleep.
+        while poll_fn(|context| {
+            if let Poll::Ready(count) = self.inbox.poll_recv_many(context, &mut requests, MAX_GROUP)
+            {
+                return Poll::Ready(count);
             }
+            closing.as_mut().poll(context).map(|()| 0)
+        })
+        .await
+            > 0
+        {
+            self.process(&mut requests).await;
         }
-        self.finish().await;
+        self.finish(requests).await;
     }
 
-    async fn process(&self, requests: &mut Vec<Request<K, V>>) -> Next {
+    async fn process(&self, requests: &mut Vec<Request<K, V>>) {
         let mut group = Group::new();
-        let mut next = Next::Continue;
         for request in requests.drain(..) {
-            if next == Next::Close {
-                refuse(request, &PersistentError::Closed);
-                continue;
-            }
             match request {
                 Request::Write(write, answer) => {
                     if !group.has_room_for(&write) {
@@ -117,14 +117,9 @@ where
                     let result = self.flush().await;
                     respond(answer, result);
                 }
-                Request::Close => {
-                    self.commit(&mut group).await;
-                    next = Next::Close;
-                }
             }
         }
         self.commit(&mut group).await;
-        next
     }
 
     /// Commits a group, in one step if the store can, and leaves it empty.
@@ -146,7 +141,7 @@ where
             return;
         }
         self.resolve_new_keys(&mut writes);
-        let stored = match self.shared.status.check_writable() {
+        let stored = match self.shared.status.check_sound() {
             Ok(()) => {
                 let apply = async { self.shared.backend.apply(&writes).await };
                 self.settle(apply, writes.len()).await
@@ -156,7 +151,10 @@ where
         for (write, answer) in writes.into_iter().zip(answers) {
             match &stored {
                 Ok(()) => respond(answer, self.publish(write)),
-                Err(error) => refuse(Request::Write(write, answer), error),
+                Err(error) => {
+                    respond(answer, Err(error.clone()));
+                    let _ = contain("`Drop` of a key or value", move || drop(write));
+                }
             }
         }
     }
@@ -235,7 +233,7 @@ where
     }
 
     async fn clear(&self) -> Result<()> {
-        self.shared.status.check_writable()?;
+        self.shared.status.check_sound()?;
         if self.atomic_batches {
             self.settle(async { self.shared.backend.clear().await }, 1)
                 .await?;
@@ -266,19 +264,20 @@ where
     }
 
     async fn flush(&self) -> Result<()> {
-        self.shared.status.check_writable()?;
+        self.shared.status.check_sound()?;
         self.settle(async { self.shared.backend.flush().await }, 0)
             .await
     }
 
-    /// Answers who is still queued, brings the store to rest, and says how it ended.
-    async fn finish(mut self) {
+    /// Does what was accepted, brings the store to rest, and says how it ended.
+    async fn finish(mut self, mut requests: Vec<Request<K, V>>) {
         // A place that somebody holds and does not use must not keep the map open, so this does not wait for the queue to
         // end; `submit` watches for the end of the map as well as for its answer.
         self.inbox.close();
         while let Ok(request) = self.inbox.try_recv() {
-            refuse(request, &PersistentError::Closed);
+            requests.push(request);
         }
+        self.process(&mut requests).await;
         let flushed = self.flush().await;
         let closed =
             contain_async("the backend", async { self.shared.backend.close().await }).await;
@@ -329,17 +328,6 @@ impl<K, V> Group<K, V> {
 
 fn prepared_bytes<K, V>(write: &Write<K, V>) -> usize {
     write.encoded().map_or(0, Encoded::size)
-}
-
-fn refuse<K: Eq + Hash, V>(request: Request<K, V>, why: &PersistentError) {
-    match request {
-        Request::Write(write, answer) => {
-            respond(answer, Err(why.clone()));
-            let _ = contain("`Drop` of a key or value", move || drop(write));
-        }
-        Request::Clear(answer) | Request::Flush(answer) => respond(answer, Err(why.clone())),
-        Request::Close => {}
-    }
 }
 
 /// Hands a result over. If nobody waits, it is dropped here, and a `Drop` that panics must not end the writer.

@@ -1,6 +1,6 @@
 //! One order: that in which calls were accepted is that of commits, of memory and of answers.
 
-use persistent_map_core::{PersistentError, PersistentMap, Result};
+use persistent_map_core::{PersistentError, PersistentMap, Phase, Result};
 use persistent_map_testkit::{Disk, DiskBackend, Faults, Faulty};
 use tokio::task::JoinHandle;
 
@@ -122,16 +122,18 @@ async fn a_close_finishes_what_was_accepted_before_it_and_refuses_the_rest() {
         let held = Held::new(atomic_batches).await;
         let before = held.queue_insert("before", 1).await;
         let map = held.map.clone();
-        let close = held.queue(async move { map.close().await }).await;
-        let after = held.queue_insert("after", 2).await;
-        let (map, disk) = held.go_on().await;
-        assert_eq!(before.await.unwrap().unwrap(), None);
-        close.await.unwrap().unwrap();
-        let refused = after.await.unwrap();
+        let close = tokio::spawn(async move { map.close().await });
+        while held.map.stats().phase != Phase::Closed {
+            tokio::task::yield_now().await;
+        }
+        let refused = held.map.insert("after".to_string(), 2).await;
         assert!(
             matches!(refused, Err(PersistentError::Closed)),
             "{refused:?}"
         );
+        let (map, disk) = held.go_on().await;
+        assert_eq!(before.await.unwrap().unwrap(), None);
+        close.await.unwrap().unwrap();
         assert_eq!(map.get("before"), Some(1));
         let stored = disk.entries();
         assert!(stored.contains_key("before") && !stored.contains_key("after"));
