@@ -5,13 +5,14 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
-use crate::backend::{
-    Capabilities, CorruptRow, Encoded, Key, LoadSink, Location, StorageBackend, Value, Write,
-};
+use crate::backend::{Key, LoadSink, StorageBackend, Value};
 use crate::byte_store::{ByteStore, ByteWrite, Format, RowSink, RowVerdict};
-use crate::codec::{ADVICE, Codec, CodecError};
+use crate::capabilities::Capabilities;
+use crate::codec::{ADVICE, Codec, CodecError, shape};
 use crate::error::{PersistentError, Result};
 use crate::panics::contain;
+use crate::row::{CorruptRow, Location};
+use crate::write::{Encoded, Write};
 
 #[async_trait]
 impl<K, V, S> StorageBackend<K, V> for S
@@ -31,6 +32,7 @@ where
     async fn load(&self, sink: &mut dyn LoadSink<K, V>) -> Result<()> {
         let codec = self.codec();
         let format = Format {
+            description: shape::VERSION,
             codec: codec.id().to_string(),
             key: codec.fingerprint::<K>(),
             value: codec.fingerprint::<V>(),
@@ -39,6 +41,8 @@ where
             codec,
             location: self.location(),
             sink,
+            decoded: 0,
+            first_misfit: None,
         };
         ByteStore::load(self, &format, &mut rows).await
     }
@@ -169,9 +173,16 @@ struct Decoder<'a, K, V, C> {
     codec: &'a C,
     location: Location,
     sink: &'a mut dyn LoadSink<K, V>,
+    decoded: u64,
+    /// The first row that is intact and does not decode.
+    first_misfit: Option<CorruptRow>,
 }
 
 impl<K: Key, V: Value, C: Codec> Decoder<'_, K, V, C> {
+    fn contains(&self, key: &K) -> Result<bool> {
+        contain("`Hash` or `Eq` of a key", || self.sink.contains(key))
+    }
+
     fn decode(&self, key: &[u8], value: &[u8]) -> Result<(K, V), String> {
         contain("decoding a stored row", || {
             let typed_key: K = self
@@ -199,14 +210,30 @@ impl<K: Key, V: Value, C: Codec> RowSink for Decoder<'_, K, V, C> {
 
     fn row(&mut self, number: u64, key: &[u8], value: &[u8]) -> Result<RowVerdict> {
         match self.decode(key, value) {
+            Ok((typed_key, _)) if self.contains(&typed_key)? => {
+                let reason = "an earlier row has an equal key";
+                self.damaged(number, key, reason)?;
+                Ok(RowVerdict::SetAside)
+            }
             Ok((typed_key, typed_value)) => {
                 self.sink.entry(typed_key, typed_value)?;
+                self.decoded += 1;
                 Ok(RowVerdict::Loaded)
             }
             Err(reason) => {
-                self.damaged(number, key, &reason)?;
+                let row = CorruptRow::new(self.location.clone(), number, key, reason).intact();
+                self.first_misfit.get_or_insert_with(|| row.clone());
+                self.sink.corrupt(row)?;
                 Ok(RowVerdict::SetAside)
             }
+        }
+    }
+
+    /// A map of other types, as a rule, and not ten thousand damaged rows.
+    fn finish(&mut self) -> Result<()> {
+        match self.first_misfit.take() {
+            Some(row) if self.decoded == 0 => Err(PersistentError::Corrupt(Box::new(row))),
+            _ => Ok(()),
         }
     }
 
@@ -223,6 +250,10 @@ impl<K: Key, V: Value> LoadSink<K, V> for Strict<'_, K, V> {
     fn expect(&mut self, entries: u64) {
         self.0
             .reserve(usize::try_from(entries.min(1 << 20)).unwrap_or(0));
+    }
+
+    fn contains(&self, key: &K) -> bool {
+        self.0.contains_key(key)
     }
 
     fn entry(&mut self, key: K, value: V) -> Result<()> {

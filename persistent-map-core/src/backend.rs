@@ -1,21 +1,23 @@
 //! The contract between the map and a store.
 
 use std::collections::HashMap;
-use std::fmt::{self, Write as _};
 use std::hash::Hash;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::capabilities::Capabilities;
 use crate::error::{PersistentError, Result};
+use crate::row::CorruptRow;
+use crate::write::{Encoded, Write};
 
 /// What a key must be able to do. Implemented for every type that qualifies.
 ///
-/// Beyond the bounds: keys that are equal must serialize to the same bytes, or the store has two rows where memory has
-/// one entry. Derived and standard types do; a `HashSet` inside a key does not (its order varies) and is refused.
+/// Beyond the bounds: the same key must serialize to the same bytes each time, because that is how a store finds its row.
+/// A `HashSet` or `HashMap` inside a key does not (its order varies); `insert` refuses it when it notices. Keys that are
+/// equal but are written differently (the paths `a/b` and `a/b/`) are one entry, stored as it was first inserted.
 pub trait Key: Eq + Hash + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<T> Key for T where T: Eq + Hash + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
@@ -49,7 +51,8 @@ impl<T> Value for T where T: Clone + Serialize + DeserializeOwned + Send + Sync 
 /// - **`load` tells everything or fails**: a row that cannot be read is reported, never skipped.
 /// - Errors name the file and what to do, and contain no values.
 ///
-/// The conformance kit in `persistent-map-testkit` has one test for each line of this contract.
+/// The conformance kit in `persistent-map-testkit` has a test for each line of this contract that can be seen from
+/// outside the store.
 ///
 /// # Example
 ///
@@ -219,98 +222,29 @@ where
     }
 }
 
-/// What a store can do: the part of the contract that differs between stores.
-///
-/// ```
-/// use persistent_map_core::{Capabilities, Survives};
-///
-/// let sql = Capabilities::one_at_a_time().with_atomic_batches().surviving(Survives::PowerLoss);
-/// assert!(sql.atomic_batches && sql.survives >= Survives::ProcessKill);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Capabilities {
-    /// [`apply`](StorageBackend::apply) takes batches, all or nothing, and [`clear`](StorageBackend::clear) is one step.
-    pub atomic_batches: bool,
-    /// What an acknowledged write survives.
-    pub survives: Survives,
-    /// There is no store: the map's memory is all there is, and the map never calls a write method.
-    pub resident: bool,
-}
+/// Where [`StorageBackend::load`] puts what it finds.
+pub trait LoadSink<K, V>: Send {
+    /// How many entries will come, for a progress bar. May be an estimate, may be left out.
+    fn expect(&mut self, entries: u64);
 
-impl Capabilities {
-    /// No batches; an acknowledged write survives the end of the process. The least that a store can promise.
-    pub const fn one_at_a_time() -> Self {
-        Capabilities {
-            atomic_batches: false,
-            survives: Survives::ProcessKill,
-            resident: false,
-        }
-    }
+    /// Whether an equal key has been taken already.
+    fn contains(&self, key: &K) -> bool;
 
-    /// No store at all.
-    pub const fn resident() -> Self {
-        Capabilities {
-            atomic_batches: true,
-            survives: Survives::Nothing,
-            resident: true,
-        }
-    }
+    /// Takes one entry.
+    ///
+    /// # Errors
+    /// The key is there already: two rows for one entry. Pass the error on, or ask [`contains`](Self::contains) first and
+    /// report the row.
+    fn entry(&mut self, key: K, value: V) -> Result<()>;
 
-    /// Batches are applied all or nothing.
-    #[must_use]
-    pub const fn with_atomic_batches(mut self) -> Self {
-        self.atomic_batches = true;
-        self
-    }
-
-    /// What an acknowledged write survives.
-    #[must_use]
-    pub const fn surviving(mut self, survives: Survives) -> Self {
-        self.survives = survives;
-        self
-    }
-}
-
-/// What an acknowledged write survives; each level includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Survives {
-    /// It lives as long as the map, or its process.
-    Nothing,
-    /// It survives the end of the process at any instant (`kill -9`), as long as the machine keeps running.
-    ProcessKill,
-    /// It survives a power cut, on a disk that honours flush.
-    PowerLoss,
-}
-
-/// One change of one key, on its way to the store: an insert if it has a value, a removal if it has none.
-#[derive(Debug, Clone)]
-pub struct Write<K, V> {
-    key: K,
-    value: Option<V>,
-    encoded: Option<Encoded>,
+    /// Takes the report of a row that cannot be read.
+    ///
+    /// # Errors
+    /// The map was not opened with `OnCorrupt::Quarantine`, so the open fails. Pass the error on.
+    fn corrupt(&mut self, row: CorruptRow) -> Result<()>;
 }
 
 impl<K, V> Write<K, V> {
-    /// Stores `value` under `key`.
-    pub fn insert(key: K, value: V) -> Self {
-        Write {
-            key,
-            value: Some(value),
-            encoded: None,
-        }
-    }
-
-    /// Removes `key`.
-    pub fn remove(key: K) -> Self {
-        Write {
-            key,
-            value: None,
-            encoded: None,
-        }
-    }
-
     /// The same write with what the store's [`prepare`](StorageBackend::prepare) makes of it.
     ///
     /// # Errors
@@ -321,153 +255,9 @@ impl<K, V> Write<K, V> {
         V: Value,
         B: StorageBackend<K, V> + ?Sized,
     {
-        self.encoded = backend.prepare(&self.key, self.value.as_ref())?;
+        let encoded = backend.prepare(self.key(), self.value())?;
+        self.set_encoded(encoded);
         Ok(self)
-    }
-
-    /// The key.
-    pub fn key(&self) -> &K {
-        &self.key
-    }
-
-    /// The value, or `None` for a removal.
-    pub fn value(&self) -> Option<&V> {
-        self.value.as_ref()
-    }
-
-    /// What the store's own [`prepare`](StorageBackend::prepare) returned for this write.
-    pub fn encoded(&self) -> Option<&Encoded> {
-        self.encoded.as_ref()
-    }
-
-    pub(crate) fn into_parts(self) -> (K, Option<V>) {
-        (self.key, self.value)
-    }
-}
-
-/// The bytes of a write.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Encoded {
-    /// The key's bytes.
-    pub key: Vec<u8>,
-    /// The value's bytes, or `None` for a removal.
-    pub value: Option<Vec<u8>>,
-}
-
-impl Encoded {
-    /// Bytes of key and value together.
-    pub fn size(&self) -> usize {
-        self.key.len() + self.value.as_ref().map_or(0, Vec::len)
-    }
-}
-
-/// Sizes only: the bytes may be secret.
-impl fmt::Debug for Encoded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Encoded")
-            .field("key_bytes", &self.key.len())
-            .field("value_bytes", &self.value.as_ref().map(Vec::len))
-            .finish()
-    }
-}
-
-/// Where [`StorageBackend::load`] puts what it finds.
-pub trait LoadSink<K, V>: Send {
-    /// How many entries will come, for a progress bar. May be an estimate, may be left out.
-    fn expect(&mut self, entries: u64);
-
-    /// Takes one entry.
-    ///
-    /// # Errors
-    /// The key is there already: two rows for one entry. Pass the error on.
-    fn entry(&mut self, key: K, value: V) -> Result<()>;
-
-    /// Takes the report of a row that cannot be read.
-    ///
-    /// # Errors
-    /// The map was not opened with `OnCorrupt::Quarantine`, so the open fails. Pass the error on.
-    fn corrupt(&mut self, row: CorruptRow) -> Result<()>;
-}
-
-/// Where a store keeps its entries, for messages.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Location {
-    /// The file, if it is one.
-    pub file: Option<PathBuf>,
-    /// The table in it, if it has tables.
-    pub table: Option<String>,
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.file, &self.table) {
-            (Some(file), Some(table)) => write!(f, "table `{table}` of {}", file.display()),
-            (Some(file), None) => write!(f, "{}", file.display()),
-            (None, Some(table)) => write!(f, "table `{table}`"),
-            (None, None) => f.write_str("the store"),
-        }
-    }
-}
-
-/// A stored row that cannot be read, with all that is needed to find it. It does not contain the value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CorruptRow {
-    /// File and table.
-    pub location: Location,
-    /// The row's number in the order in which the store reads (1 is the first); in a text file, the line.
-    pub row: u64,
-    /// The key as text if it is printable, else in hexadecimal; cut after 64 bytes.
-    pub key: String,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-impl CorruptRow {
-    /// A report for row `row` of `location`, whose key has the bytes `key`.
-    pub fn new(location: Location, row: u64, key: &[u8], reason: impl Into<String>) -> Self {
-        CorruptRow {
-            location,
-            row,
-            key: printable(key),
-            reason: reason.into(),
-        }
-    }
-}
-
-impl fmt::Display for CorruptRow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "row {} of {}, key {}: {}",
-            self.row, self.location, self.key, self.reason
-        )
-    }
-}
-
-fn printable(key: &[u8]) -> String {
-    const SHOWN: usize = 64;
-    let shown = &key[..key.len().min(SHOWN)];
-    let more = if key.len() > SHOWN { "…" } else { "" };
-    // Codecs put a length or a tag before a text, so one leading byte may be anything.
-    let text = match shown {
-        [first, rest @ ..] if !first.is_ascii_graphic() || rest.len() == usize::from(*first) => {
-            rest
-        }
-        all => all,
-    };
-    if !text.is_empty()
-        && text
-            .iter()
-            .all(|byte| byte.is_ascii_graphic() || *byte == b' ')
-    {
-        format!("{:?}{more}", String::from_utf8_lossy(text))
-    } else {
-        let mut hex = String::from("0x");
-        for byte in shown {
-            let _ = write!(hex, "{byte:02x}");
-        }
-        hex + more
     }
 }
 
@@ -518,19 +308,5 @@ where
 
     async fn close(&self) -> Result<()> {
         (**self).close().await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::printable;
-
-    #[test]
-    fn keys_are_shown_as_text_where_they_are_text() {
-        assert_eq!(printable(b"\x03LHR"), "\"LHR\"");
-        assert_eq!(printable(b"LHR"), "\"LHR\"");
-        assert_eq!(printable(&[1, 0, 255]), "0x0100ff");
-        assert_eq!(printable(&[]), "0x");
-        assert!(printable(&[b'a'; 100]).ends_with("\"…"));
     }
 }

@@ -17,6 +17,32 @@ use crate::panics::{contain, contain_async};
 use crate::status::Status;
 use crate::writer::{Shared, Writer};
 
+impl<K, V, B> PersistentMap<K, V, B>
+where
+    K: Key,
+    V: Value,
+    B: StorageBackend<K, V>,
+{
+    /// Opens a map with the default options: loads all entries of `backend` and starts writing to it.
+    ///
+    /// The types of keys and values follow from how the map is used. If that does not say it all, name them:
+    /// `PersistentMap::<String, u64, _>::new(backend)`.
+    ///
+    /// # Errors
+    /// As for [`Builder::open`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future opens nothing.
+    pub async fn new(backend: B) -> Result<Self> {
+        Self::builder(backend).open().await
+    }
+
+    /// Options for opening a map.
+    pub fn builder(backend: B) -> Builder<K, V, B> {
+        Builder::new(backend)
+    }
+}
+
 /// Options for opening a map. From [`PersistentMap::builder`].
 ///
 /// ```
@@ -104,12 +130,14 @@ where
 {
     /// Loads all entries and opens the map. Time and memory grow with the number and size of the entries.
     ///
+    /// If it fails, the backend is closed; make a new one to try again.
+    ///
     /// # Errors
     /// - [`NoRuntime`](PersistentError::NoRuntime): not inside a tokio runtime.
     /// - [`Corrupt`](PersistentError::Corrupt), [`Mismatch`](PersistentError::Mismatch): the store has a row that cannot
     ///   be read, or was written with another codec or for other types.
     /// - [`InUse`](PersistentError::InUse): another map has this store.
-    /// - [`Storage`](PersistentError::Storage): the store cannot be read.
+    /// - [`Damaged`](PersistentError::Damaged), [`Storage`](PersistentError::Storage): the store cannot be read.
     ///
     /// # Cancel safety
     /// Dropping the future opens nothing; the backend is dropped with it.
@@ -136,14 +164,16 @@ where
 
         let mut loader = Loader::new(&shared.cache, self.on_corrupt, self.on_progress);
         if !capabilities.resident
-            && let Err(error) =
-                contain_async("loading the store", shared.backend.load(&mut loader)).await
+            && let Err(error) = contain_async("loading the store", async {
+                shared.backend.load(&mut loader).await
+            })
+            .await
         {
             tracing::error!(target: "persistent_map", %error, "cannot open the map");
             // The reason to give is the first one; the store is released as well as it can be, unless it is another
             // map's.
             if !matches!(error, PersistentError::InUse { .. }) {
-                let _ = contain_async("the backend", shared.backend.close()).await;
+                let _ = contain_async("the backend", async { shared.backend.close().await }).await;
             }
             return Err(error);
         }

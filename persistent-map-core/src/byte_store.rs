@@ -2,9 +2,10 @@
 
 use async_trait::async_trait;
 
-use crate::backend::{Capabilities, Location};
+use crate::capabilities::Capabilities;
 use crate::codec::Codec;
 use crate::error::Result;
+use crate::row::Location;
 
 /// A store for bytes. Implement it, and [`StorageBackend<K, V>`](crate::StorageBackend) follows for every key and value
 /// type: encoding, the check that a value can be read back, and the check of the types at open are done for you.
@@ -41,8 +42,9 @@ pub trait ByteStore: Send + Sync + 'static {
     /// recovered, and gives all rows to `rows`.
     ///
     /// - A row with a bad checksum: [`RowSink::damaged`].
-    /// - A row that the sink answers with [`RowVerdict::SetAside`]: moved to where it is neither loaded again nor lost,
-    ///   before `load` returns.
+    /// - After the last row: [`RowSink::finish`]. If it fails, return its error and leave all rows where they are.
+    /// - Rows that the sink has answered with [`RowVerdict::SetAside`]: then moved to where they are neither loaded again
+    ///   nor lost, before `load` returns.
     /// - An error of the sink: stop and return it.
     ///
     /// # Errors
@@ -79,6 +81,9 @@ pub trait ByteStore: Send + Sync + 'static {
 /// What the bytes of a store mean. Kept with the data, compared at each load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Format {
+    /// The version of the way in which types are described. Descriptions of different versions cannot be compared: take
+    /// the new one.
+    pub description: u32,
     /// [`Codec::id`].
     pub codec: String,
     /// [`Codec::fingerprint`] of the key type.
@@ -112,6 +117,12 @@ pub trait RowSink: Send {
     /// # Errors
     /// The open fails. Pass the error on.
     fn damaged(&mut self, number: u64, key: &[u8], reason: &str) -> Result<()>;
+
+    /// Called once, after the last row.
+    ///
+    /// # Errors
+    /// None of the rows is of the map's types, so it is not their fault: nothing may be set aside. Pass the error on.
+    fn finish(&mut self) -> Result<()>;
 }
 
 /// What is to become of a row.

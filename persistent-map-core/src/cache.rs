@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hash};
 
 use dashmap::DashMap;
 
-use crate::backend::Write;
+use crate::write::Write;
 
 /// What readers see. Guards of the inner map never leave this file.
 pub(crate) struct Cache<K, V, S> {
@@ -52,6 +52,14 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
     {
         self.entries.contains_key(key)
+    }
+
+    /// The key of the entry that `key` speaks of. The two are equal, and may be written differently.
+    pub(crate) fn resident_key(&self, key: &K) -> Option<K>
+    where
+        K: Clone,
+    {
+        self.entries.get(key).map(|entry| entry.key().clone())
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::backend::CorruptRow;
 use crate::codec::CodecError;
+use crate::row::CorruptRow;
 
 /// The result of every fallible call in this crate.
 ///
@@ -99,10 +99,19 @@ pub enum PersistentError {
     },
 
     /// A stored row that is damaged or does not fit the map's types.
-    #[error(
-        "corrupt entry: {0}. Restore the file from a backup, or open it with `.on_corrupt(OnCorrupt::Quarantine)` to set such rows aside"
-    )]
+    #[error("cannot read {row}. {advice}", row = .0, advice = .0.advice())]
     Corrupt(Box<CorruptRow>),
+
+    /// A store that is damaged as a whole, so that no row of it can be trusted.
+    #[error(
+        "{place} is damaged: {reason}. Restore the file from a backup (without the `-wal` file of this one, if there is any)"
+    )]
+    Damaged {
+        /// The file and table.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
 
     /// The store was written with another codec or for other types.
     #[error("{place} holds {found}, but was opened as {expected}. {advice}")]

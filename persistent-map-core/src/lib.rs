@@ -1,14 +1,17 @@
 #![doc = include_str!("../README.md")]
 
 // Vocabulary: what everything else speaks.
+mod capabilities;
+pub mod codec;
 mod error;
 mod panics;
+mod row;
+mod write;
 
 // Contract: what map and store promise each other.
 mod adapter;
 mod backend;
 mod byte_store;
-pub mod codec;
 
 // Engine: from an accepted write to a committed and published one.
 mod cache;
@@ -17,16 +20,16 @@ mod status;
 mod writer;
 
 // Surface: what applications call.
-mod builder;
 mod iter;
 mod map;
 
-pub use backend::{
-    Capabilities, CorruptRow, Encoded, Key, LoadSink, Location, StorageBackend, Survives, Value,
-    Write,
-};
+// Wiring: from a backend to an open map.
+mod builder;
+
+pub use backend::{Key, LoadSink, StorageBackend, Value};
 pub use builder::Builder;
 pub use byte_store::{ByteStore, ByteWrite, Format, RowSink, RowVerdict};
+pub use capabilities::{Capabilities, Survives};
 #[cfg(feature = "json")]
 pub use codec::Json;
 #[cfg(feature = "message_pack")]
@@ -36,7 +39,9 @@ pub use error::{Cause, Outcome, PersistentError, Result};
 pub use iter::{Iter, Keys, Values};
 pub use load::{OnCorrupt, OpenReport, Progress};
 pub use map::PersistentMap;
+pub use row::{CorruptRow, Location};
 pub use status::{Phase, Stats};
+pub use write::{Encoded, Write};
 
 /// Re-exported, so that a backend needs no dependency of its own for `#[async_trait]`.
 pub use async_trait::async_trait;

@@ -3,9 +3,10 @@
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
-use crate::backend::{CorruptRow, LoadSink};
+use crate::backend::LoadSink;
 use crate::cache::Cache;
 use crate::error::{PersistentError, Result};
+use crate::row::CorruptRow;
 
 /// What to do with stored rows that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,12 +100,15 @@ where
         self.progress.total = Some(entries);
     }
 
+    fn contains(&self, key: &K) -> bool {
+        self.cache.contains(key)
+    }
+
     fn entry(&mut self, key: K, value: V) -> Result<()> {
         if !self.cache.fill(key, value) {
             return Err(PersistentError::storage(
                 format!("loading entry {}", self.progress.loaded + 1),
-                "two stored rows have equal keys. Keys that are equal (`Eq`) must serialize to the same bytes; \
-                 check the `PartialEq` of the key type",
+                "two stored entries have equal keys",
             ));
         }
         self.progress.loaded += 1;

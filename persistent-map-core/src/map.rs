@@ -2,17 +2,21 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Poll, ready};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::backend::{Capabilities, Key, StorageBackend, Value, Write};
-use crate::builder::Builder;
+use crate::backend::{Key, StorageBackend, Value};
+use crate::capabilities::Capabilities;
 use crate::error::{PersistentError, Result};
 use crate::iter::{Iter, Keys, Values};
 use crate::panics::contain;
 use crate::status::Stats;
+use crate::write::Write;
 use crate::writer::{Answer, Request, Shared};
 
 /// A map from `K` to `V` whose entries are kept by the backend `B` and read from memory.
@@ -60,38 +64,13 @@ pub(crate) enum Engine<K, V> {
     Stored(mpsc::Sender<Request<K, V>>),
 }
 
-impl<K, V, B> PersistentMap<K, V, B>
-where
-    K: Key,
-    V: Value,
-    B: StorageBackend<K, V>,
-{
-    /// Opens a map with the default options: loads all entries of `backend` and starts writing to it.
-    ///
-    /// The types of keys and values follow from how the map is used. If that does not say it all, name them:
-    /// `PersistentMap::<String, u64, _>::new(backend)`.
-    ///
-    /// # Errors
-    /// As for [`Builder::open`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future opens nothing.
-    pub async fn new(backend: B) -> Result<Self> {
-        Self::builder(backend).open().await
-    }
-
-    /// Options for opening a map.
-    pub fn builder(backend: B) -> Builder<K, V, B> {
-        Builder::new(backend)
-    }
-}
-
 /// Reads: from memory, without waiting for anybody but a writer who is just changing the same part of it.
 impl<K, V, B, S> PersistentMap<K, V, B, S>
 where
     K: Key,
     V: Value,
-    S: BuildHasher + Clone,
+    B: Send + Sync + 'static,
+    S: BuildHasher + Clone + Send + Sync + 'static,
 {
     /// A clone of the value of `key`.
     ///
@@ -168,17 +147,17 @@ where
     /// # Ok(())
     /// # }
     /// ```
-    pub fn iter(&self) -> Iter<K, V, B, S> {
-        Iter::new(&self.shared)
+    pub fn iter(&self) -> Iter<K, V> {
+        Iter::new(Arc::clone(&self.shared) as _)
     }
 
     /// All keys, as clones, in no particular order. Copies all keys at once.
     pub fn keys(&self) -> Keys<K> {
-        Keys(self.shared.cache.keys().into_iter())
+        Keys::new(&*self.shared)
     }
 
     /// All values, as clones, in no particular order. Costs and sees what [`iter`](Self::iter) does.
-    pub fn values(&self) -> Values<K, V, B, S> {
+    pub fn values(&self) -> Values<K, V> {
         Values(self.iter())
     }
 }
@@ -274,7 +253,7 @@ where
 
     /// Finishes what is queued, flushes, and releases the store: after `Ok` another map may open it at once.
     ///
-    /// It closes the map for all handles. Reads go on, writes answer [`Closed`](PersistentError::Closed). Closing again
+    /// It closes the map for all handles. Reads go on, writes from now on answer [`Closed`](PersistentError::Closed). Closing again
     /// answers what the first close did.
     ///
     /// # Errors
@@ -283,34 +262,33 @@ where
     /// - [`WriterGone`](PersistentError::WriterGone): the runtime of the map has ended.
     ///
     /// # Cancel safety
-    /// Dropping the future before it has its place in the queue does nothing; after that the map closes on its own, and
-    /// another `close` waits for it.
+    /// Once the future was polled the map closes on its own, and another `close` waits for it.
     pub async fn close(&self) -> Result<()> {
         match &self.engine {
             Engine::Resident => {
                 let closed = self.shared.backend.close().await;
                 self.shared.status.end(closed);
             }
-            // A queue that takes nothing more belongs to a writer that is ending.
-            Engine::Stored(queue) => {
-                let _ = queue.send(Request::Close).await;
-            }
+            Engine::Stored(_) => self.shared.status.request_close(),
         }
         self.shared.status.ended().await
     }
 
-    async fn write(&self, write: Write<K, V>) -> Result<Option<V>> {
+    async fn write(&self, mut write: Write<K, V>) -> Result<Option<V>> {
         self.shared.status.check_writable()?;
         match &self.engine {
             Engine::Resident => contain("`Hash` or `Eq` of a key", || {
                 self.shared.cache.publish(write)
             }),
             Engine::Stored(queue) => {
-                let write = contain("`Hash`, `Eq`, `Serialize` or `Deserialize`", || {
-                    // Whatever the key's own code does wrong, it does here, in the task of its caller.
-                    self.shared.cache.contains(write.key());
-                    write.prepared_by(&self.shared.backend)
-                })??;
+                let write = contain(
+                    "`Hash`, `Eq`, `Clone`, `Serialize` or `Deserialize`",
+                    || {
+                        // Whatever the key's own code does wrong, it does here, in the task of its caller.
+                        write.resolve_key(self.shared.cache.resident_key(write.key()));
+                        write.prepared_by(&self.shared.backend)
+                    },
+                )??;
                 self.submit(queue, |answer| Request::Write(write, answer))
                     .await
             }
@@ -328,7 +306,28 @@ where
         let place = queue.reserve().await.map_err(|_| PersistentError::Closed)?;
         let (answer, result) = oneshot::channel();
         place.send(request(answer));
+        // Whatever is handed over before the queue is closed will be answered. After that it may lie there for good.
+        if queue.is_closed() {
+            return self.answer_or_end(result).await;
+        }
         result.await.unwrap_or(Err(PersistentError::WriterGone))
+    }
+
+    /// The writer answers all that it has taken before it ends. What has no answer by then was never taken.
+    async fn answer_or_end<T>(&self, mut result: oneshot::Receiver<Result<T>>) -> Result<T> {
+        let mut ended = pin!(self.shared.status.ended());
+        poll_fn(|context| {
+            if let Poll::Ready(answer) = Pin::new(&mut result).poll(context) {
+                return Poll::Ready(answer.unwrap_or(Err(PersistentError::WriterGone)));
+            }
+            let end = ready!(ended.as_mut().poll(context));
+            Poll::Ready(match (result.try_recv(), end) {
+                (Ok(answer), _) => answer,
+                (Err(_), Err(PersistentError::WriterGone)) => Err(PersistentError::WriterGone),
+                (Err(_), _) => Err(PersistentError::Closed),
+            })
+        })
+        .await
     }
 }
 
@@ -337,7 +336,8 @@ impl<K, V, B, S> PersistentMap<K, V, B, S>
 where
     K: Key,
     V: Value,
-    S: BuildHasher + Clone,
+    B: Send + Sync + 'static,
+    S: BuildHasher + Clone + Send + Sync + 'static,
 {
     pub(crate) fn new_open(
         shared: Arc<Shared<K, V, B, S>>,
@@ -388,10 +388,11 @@ impl<K, V, B, S> IntoIterator for &PersistentMap<K, V, B, S>
 where
     K: Key,
     V: Value,
-    S: BuildHasher + Clone,
+    B: Send + Sync + 'static,
+    S: BuildHasher + Clone + Send + Sync + 'static,
 {
     type Item = (K, V);
-    type IntoIter = Iter<K, V, B, S>;
+    type IntoIter = Iter<K, V>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
@@ -403,7 +404,8 @@ impl<K, V, B, S> fmt::Debug for PersistentMap<K, V, B, S>
 where
     K: Key,
     V: Value,
-    S: BuildHasher + Clone,
+    B: Send + Sync + 'static,
+    S: BuildHasher + Clone + Send + Sync + 'static,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PersistentMap")

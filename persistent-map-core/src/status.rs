@@ -49,6 +49,7 @@ pub(crate) struct Status {
     writes: AtomicU64,
     largest_commit: AtomicU64,
     failed_commits: AtomicU64,
+    closing: watch::Sender<bool>,
     /// How the map ended, once it has.
     end: watch::Sender<Option<Result<()>>>,
 }
@@ -62,21 +63,39 @@ impl Status {
             writes: AtomicU64::new(0),
             largest_commit: AtomicU64::new(0),
             failed_commits: AtomicU64::new(0),
+            closing: watch::Sender::new(false),
             end: watch::Sender::new(None),
         }
     }
 
-    /// Refuses a write on a map that is poisoned or closed.
-    pub(crate) fn check_writable(&self) -> Result<()> {
-        if let Some(first) = self.poison.get() {
-            return Err(PersistentError::Poisoned {
+    /// Refuses to change a store whose state is unknown.
+    pub(crate) fn check_sound(&self) -> Result<()> {
+        match self.poison.get() {
+            None => Ok(()),
+            Some(first) => Err(PersistentError::Poisoned {
                 first: Arc::clone(first),
-            });
+            }),
         }
-        if self.end.borrow().is_some() {
+    }
+
+    /// Refuses a call on a map that is poisoned or closed.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.check_sound()?;
+        if *self.closing.borrow() || self.end.borrow().is_some() {
             return Err(PersistentError::Closed);
         }
         Ok(())
+    }
+
+    /// Asks the writer to finish. From now on nothing is accepted.
+    pub(crate) fn request_close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Waits for somebody to ask for the close.
+    pub(crate) async fn close_requested(&self) {
+        // The sender is in `self`, so it cannot have gone.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
     /// Only the first failure is kept: those that follow are its consequences.

@@ -10,16 +10,21 @@
 //! - One task for all: memory order, store order and the order of answers cannot differ.
 //! - The task belongs to the runtime: a caller who stops waiting takes nothing with them.
 
-use std::hash::{BuildHasher, Hash};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::hash::BuildHasher;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::backend::{Encoded, Key, StorageBackend, Value, Write};
+use crate::backend::{Key, StorageBackend, Value};
 use crate::cache::Cache;
 use crate::error::{Outcome, PersistentError, Result};
 use crate::panics::{contain, contain_async};
 use crate::status::Status;
+use crate::write::{Encoded, Write};
 
 /// Writes in one commit at most: enough to make the cost of a commit vanish, few enough to answer soon.
 const MAX_GROUP: usize = 1024;
@@ -38,7 +43,6 @@ pub(crate) enum Request<K, V> {
     Write(Write<K, V>, Answer<Option<V>>),
     Clear(Answer<()>),
     Flush(Answer<()>),
-    Close,
 }
 
 /// Where the result of a call goes. Nobody may be waiting any more.
@@ -48,13 +52,6 @@ pub(crate) struct Writer<K, V, B, S> {
     shared: Arc<Shared<K, V, B, S>>,
     inbox: mpsc::Receiver<Request<K, V>>,
     atomic_batches: bool,
-}
-
-/// Whether the map goes on.
-#[derive(PartialEq)]
-enum Next {
-    Continue,
-    Close,
 }
 
 impl<K, V, B, S> Writer<K, V, B, S>
@@ -81,23 +78,28 @@ where
 
     /// Works until the map is closed or its last handle is gone; what was queued by then is still done.
     pub(crate) async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut closing = pin!(shared.status.close_requested());
         let mut requests = Vec::new();
-        while self.inbox.recv_many(&mut requests, MAX_GROUP).await > 0 {
-            if self.process(&mut requests).await == Next::Close {
-                break;
+        // A request to close does not go through the queue: there might be no place, with those who hold one asleep.
+        while poll_fn(|context| {
+            if let Poll::Ready(count) = self.inbox.poll_recv_many(context, &mut requests, MAX_GROUP)
+            {
+                return Poll::Ready(count);
             }
+            closing.as_mut().poll(context).map(|()| 0)
+        })
+        .await
+            > 0
+        {
+            self.process(&mut requests).await;
         }
-        self.finish().await;
+        self.finish(requests).await;
     }
 
-    async fn process(&self, requests: &mut Vec<Request<K, V>>) -> Next {
+    async fn process(&self, requests: &mut Vec<Request<K, V>>) {
         let mut group = Group::new();
-        let mut next = Next::Continue;
         for request in requests.drain(..) {
-            if next == Next::Close {
-                refuse(request, &PersistentError::Closed);
-                continue;
-            }
             match request {
                 Request::Write(write, answer) => {
                     if !group.has_room_for(&write) {
@@ -115,14 +117,9 @@ where
                     let result = self.flush().await;
                     respond(answer, result);
                 }
-                Request::Close => {
-                    self.commit(&mut group).await;
-                    next = Next::Close;
-                }
             }
         }
         self.commit(&mut group).await;
-        next
     }
 
     /// Commits a group, in one step if the store can, and leaves it empty.
@@ -139,28 +136,67 @@ where
         }
     }
 
-    async fn commit_batch(&self, writes: Vec<Write<K, V>>, answers: Vec<Answer<Option<V>>>) {
+    async fn commit_batch(&self, mut writes: Vec<Write<K, V>>, answers: Vec<Answer<Option<V>>>) {
         if writes.is_empty() {
             return;
         }
-        let stored = match self.shared.status.check_writable() {
+        self.resolve_new_keys(&mut writes);
+        let stored = match self.shared.status.check_sound() {
             Ok(()) => {
-                self.store(self.shared.backend.apply(&writes), writes.len())
-                    .await
+                let apply = async { self.shared.backend.apply(&writes).await };
+                self.settle(apply, writes.len()).await
             }
             poisoned => poisoned,
         };
         for (write, answer) in writes.into_iter().zip(answers) {
-            let result = match &stored {
-                Ok(()) => self.publish(write),
-                Err(error) => Err(error.clone()),
-            };
-            respond(answer, result);
+            match &stored {
+                Ok(()) => respond(answer, self.publish(write)),
+                Err(error) => {
+                    respond(answer, Err(error.clone()));
+                    let _ = contain("`Drop` of a key or value", move || drop(write));
+                }
+            }
         }
     }
 
-    /// Awaits a change of the store. Whatever leaves its outcome unknown poisons the map.
-    async fn store(&self, change: impl Future<Output = Result<()>>, writes: usize) -> Result<()> {
+    /// A key that was new when its write was prepared may meet an equal one by now: in memory, or earlier in its batch.
+    /// Equal keys may be written differently (the paths `a/b` and `a/b/`), and the store goes by what is written.
+    fn resolve_new_keys(&self, writes: &mut [Write<K, V>]) {
+        let resolved = contain("`Hash`, `Eq` or `Clone` of a key", || {
+            let mut first_in_batch: HashMap<&K, usize> = HashMap::new();
+            let mut resolved = Vec::new();
+            for (index, write) in writes
+                .iter()
+                .enumerate()
+                .filter(|(_, write)| write.key_is_new())
+            {
+                if let Some(key) = self.shared.cache.resident_key(write.key()) {
+                    resolved.push((index, key));
+                } else if writes.len() > 1 {
+                    let first = *first_in_batch.entry(write.key()).or_insert(index);
+                    if first != index {
+                        resolved.push((index, writes[first].key().clone()));
+                    }
+                }
+            }
+            resolved
+        });
+        for (index, key) in resolved.unwrap_or_default() {
+            let write = &mut writes[index];
+            write.resolve_key(Some(key));
+            let prepared = contain("`Serialize` of a key or value", || {
+                self.shared.backend.prepare(write.key(), write.value())
+            });
+            // It was prepared once, with a key that is as good.
+            if let Ok(Ok(encoded)) = prepared {
+                write.set_encoded(encoded);
+            }
+        }
+    }
+
+    /// Awaits what the store is asked to do, for this number of writes. Whatever leaves the outcome unknown poisons the
+    /// map.
+    async fn settle(&self, change: impl Future<Output = Result<()>>, writes: usize) -> Result<()> {
         let status = &self.shared.status;
         // A backend that panicked may have done anything.
         let result = contain_async("the backend", change)
@@ -170,7 +206,8 @@ where
                 other => other,
             });
         match &result {
-            Ok(()) => status.committed(writes),
+            Ok(()) if writes > 0 => status.committed(writes),
+            Ok(()) => {}
             Err(error) => {
                 status.failed(error);
                 if error.outcome() == Outcome::Unknown {
@@ -184,10 +221,11 @@ where
     /// Shows a committed write. The caller's task has run `Hash` and `Eq` of this key before, so a panic here is one
     /// that comes and goes: the store has what memory has not, and only opening again can mend that.
     fn publish(&self, write: Write<K, V>) -> Result<Option<V>> {
-        contain("`Hash` or `Eq` of a key", || {
-            self.shared.cache.publish(write)
-        })
-        .map_err(|error| {
+        self.show("`Hash` or `Eq` of a key", |cache| cache.publish(write))
+    }
+
+    fn show<T>(&self, code: &'static str, change: impl FnOnce(&Cache<K, V, S>) -> T) -> Result<T> {
+        contain(code, || change(&self.shared.cache)).map_err(|error| {
             let error = error.unknown();
             self.shared.status.poison(error.clone());
             error
@@ -195,15 +233,17 @@ where
     }
 
     async fn clear(&self) -> Result<()> {
-        self.shared.status.check_writable()?;
+        self.shared.status.check_sound()?;
         if self.atomic_batches {
-            self.store(self.shared.backend.clear(), 1).await?;
-            return contain("`Drop` of a key or value", || self.shared.cache.clear());
+            self.settle(async { self.shared.backend.clear().await }, 1)
+                .await?;
+            return self.show("`Drop` of a key or value", Cache::clear);
         }
         let keys = contain("`Clone` of a key", || self.shared.cache.keys())?;
         for (removed, key) in (0..).zip(keys) {
             let write = Write::remove(key);
-            let gone = match self.store(self.shared.backend.delete(write.key()), 1).await {
+            let delete = async { self.shared.backend.delete(write.key()).await };
+            let gone = match self.settle(delete, 1).await {
                 Ok(()) => self.publish(write).map(drop),
                 Err(error) => Err(error),
             };
@@ -224,18 +264,23 @@ where
     }
 
     async fn flush(&self) -> Result<()> {
-        self.shared.status.check_writable()?;
-        contain_async("the backend", self.shared.backend.flush()).await
+        self.shared.status.check_sound()?;
+        self.settle(async { self.shared.backend.flush().await }, 0)
+            .await
     }
 
-    /// Answers who is still queued, brings the store to rest, and says how it ended.
-    async fn finish(mut self) {
+    /// Does what was accepted, brings the store to rest, and says how it ended.
+    async fn finish(mut self, mut requests: Vec<Request<K, V>>) {
+        // A place that somebody holds and does not use must not keep the map open, so this does not wait for the queue to
+        // end; `submit` watches for the end of the map as well as for its answer.
         self.inbox.close();
-        while let Some(request) = self.inbox.recv().await {
-            refuse(request, &PersistentError::Closed);
+        while let Ok(request) = self.inbox.try_recv() {
+            requests.push(request);
         }
+        self.process(&mut requests).await;
         let flushed = self.flush().await;
-        let closed = contain_async("the backend", self.shared.backend.close()).await;
+        let closed =
+            contain_async("the backend", async { self.shared.backend.close().await }).await;
         let result = flushed.and(closed);
         match &result {
             Ok(()) => tracing::info!(target: "persistent_map", "map closed"),
@@ -283,14 +328,6 @@ impl<K, V> Group<K, V> {
 
 fn prepared_bytes<K, V>(write: &Write<K, V>) -> usize {
     write.encoded().map_or(0, Encoded::size)
-}
-
-fn refuse<K: Eq + Hash, V>(request: Request<K, V>, why: &PersistentError) {
-    match request {
-        Request::Write(_, answer) => respond(answer, Err(why.clone())),
-        Request::Clear(answer) | Request::Flush(answer) => respond(answer, Err(why.clone())),
-        Request::Close => {}
-    }
 }
 
 /// Hands a result over. If nobody waits, it is dropped here, and a `Drop` that panics must not end the writer.

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use persistent_map_core::{
     Outcome, PersistentError, PersistentMap, Phase, Result, StorageBackend, async_trait,
 };
 use persistent_map_testkit::{Disk, DiskBackend, Fault, Faults, Faulty};
+use tokio::time::timeout;
 
 type Map = PersistentMap<String, u64, Faulty<DiskBackend<String, u64>>>;
 
@@ -258,8 +260,8 @@ async fn a_store_that_cannot_be_read_does_not_open() {
 fn opening_outside_of_a_runtime_is_an_error() {
     let open = PersistentMap::new(Disk::<String, u64>::new().backend());
     let mut open = Box::pin(open);
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    let std::task::Poll::Ready(result) = open.as_mut().poll(&mut context) else {
+    let mut context = Context::from_waker(Waker::noop());
+    let Poll::Ready(result) = open.as_mut().poll(&mut context) else {
         panic!("opening waits for something");
     };
     assert!(matches!(result, Err(PersistentError::NoRuntime)));
@@ -287,7 +289,7 @@ fn a_runtime_that_ends_leaves_handles_that_answer() {
                 "{close:?}"
             );
         };
-        tokio::time::timeout(Duration::from_secs(5), answers)
+        timeout(Duration::from_secs(5), answers)
             .await
             .expect("an answer");
     });
@@ -313,8 +315,7 @@ fn a_call_that_its_runtime_leaves_behind_says_that_it_does_not_know() {
         std::thread::yield_now();
     }
     runtime.shutdown_background();
-    let answer =
-        other.block_on(async { tokio::time::timeout(Duration::from_secs(5), write).await });
+    let answer = other.block_on(async { timeout(Duration::from_secs(5), write).await });
     let error = answer.expect("an answer").unwrap().unwrap_err();
     assert!(matches!(error, PersistentError::WriterGone), "{error:?}");
     assert_eq!(error.outcome(), Outcome::Unknown);
@@ -359,4 +360,148 @@ async fn a_shared_backend_is_a_backend() {
     let chosen_at_run_time: Arc<dyn StorageBackend<String, u64>> = backend;
     let map = PersistentMap::new(chosen_at_run_time).await.unwrap();
     assert_eq!(map.get("a"), Some(1));
+}
+
+/// Panics, or fails, outside of what the switches of the kit reach.
+struct Rude(DiskBackend<String, u64>, &'static str);
+
+impl StorageBackend<String, u64> for Rude {
+    fn capabilities(&self) -> persistent_map_core::Capabilities {
+        self.0.capabilities()
+    }
+    fn load_all<'a: 's, 's>(&'a self) -> Boxed<'s, Result<HashMap<String, u64>>> {
+        self.0.load_all()
+    }
+    fn save<'a: 's, 's>(&'a self, _: String, _: u64) -> Boxed<'s, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn delete<'a: 's, 'k: 's, 's>(&'a self, _: &'k String) -> Boxed<'s, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn apply<'a: 's, 'b: 's, 's>(
+        &'a self,
+        batch: &'b [persistent_map_core::Write<String, u64>],
+    ) -> Boxed<'s, Result<()>> {
+        // Before there is a future that could be guarded.
+        assert!(self.1 != "apply", "planted");
+        self.0.apply(batch)
+    }
+    fn flush<'a: 's, 's>(&'a self) -> Boxed<'s, Result<()>> {
+        let fails = self.1 == "flush";
+        Box::pin(async move {
+            if fails {
+                return Err(PersistentError::storage("flushing", "a failed sync").unknown());
+            }
+            Ok(())
+        })
+    }
+}
+
+type Boxed<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+#[tokio::test]
+async fn a_backend_that_panics_before_it_returns_a_future_does_not_end_the_writer() {
+    let map = PersistentMap::new(Rude(Disk::new().backend(), "apply"))
+        .await
+        .unwrap();
+    let error = map.insert("a".to_string(), 1).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    let error = map.insert("a".to_string(), 1).await.unwrap_err();
+    assert!(matches!(error, PersistentError::Poisoned { .. }), "{error}");
+    assert!(matches!(
+        map.close().await,
+        Err(PersistentError::Poisoned { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_flush_whose_outcome_is_unknown_stops_writing_and_shows() {
+    let map = PersistentMap::new(Rude(Disk::new().backend(), "flush"))
+        .await
+        .unwrap();
+    map.insert("a".to_string(), 1).await.unwrap();
+    assert_eq!(map.flush().await.unwrap_err().outcome(), Outcome::Unknown);
+    let stats = map.stats();
+    assert_eq!((stats.phase, stats.failed_commits), (Phase::Poisoned, 1));
+    assert!(stats.last_failure.is_some());
+    let error = map.insert("a".to_string(), 2).await.unwrap_err();
+    assert!(matches!(error, PersistentError::Poisoned { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_close_does_not_wait_for_a_call_that_nobody_polls() {
+    let disk = Disk::<u64, u64>::new();
+    let faults = Faults::new();
+    let map = PersistentMap::builder(faults.wrap(disk.backend()))
+        .queue_capacity(1)
+        .open()
+        .await
+        .unwrap();
+    faults.pause();
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..2 {
+        let map = map.clone();
+        calls.spawn(async move { map.insert(n, n).await });
+    }
+    while faults.writes() == 0 || map.stats().pending == 0 {
+        tokio::task::yield_now().await;
+    }
+    // Waits for a place, gets it when the writer goes on, and is not polled again.
+    let mut idle = Box::pin(map.insert(7, 7));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(idle.as_mut().poll(&mut context).is_pending());
+    let closing = tokio::spawn({
+        let map = map.clone();
+        async move { map.close().await }
+    });
+    faults.resume();
+    calls.join_all().await;
+    let closed = timeout(Duration::from_secs(5), closing).await;
+    closed.expect("close waits for nobody").unwrap().unwrap();
+    let idle = timeout(Duration::from_secs(5), idle)
+        .await
+        .expect("an answer");
+    assert!(matches!(idle, Err(PersistentError::Closed)), "{idle:?}");
+    assert!(!disk.entries().contains_key(&7));
+}
+
+#[tokio::test]
+async fn a_call_that_comes_when_the_writer_has_gone_is_answered() {
+    for polls in 1..6 {
+        let disk = Disk::<u64, u64>::new();
+        let map = PersistentMap::builder(disk.backend())
+            .queue_capacity(1)
+            .open()
+            .await
+            .unwrap();
+        let mut idle = Box::pin(map.insert(7, 7));
+        let mut context = Context::from_waker(Waker::noop());
+        let closing = tokio::spawn({
+            let map = map.clone();
+            async move { map.close().await }
+        });
+        for _ in 0..polls {
+            tokio::task::yield_now().await;
+        }
+        let answer = idle.as_mut().poll(&mut context);
+        closing.await.unwrap().unwrap();
+        let answer = match answer {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => timeout(Duration::from_secs(5), idle)
+                .await
+                .expect("an answer"),
+        };
+        assert_eq!(disk.entries().contains_key(&7), answer.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn faults_reach_a_backend_without_a_store() {
+    let faults = Faults::new();
+    let map = PersistentMap::new(faults.wrap(persistent_map_memory::InMemoryBackend::new()))
+        .await
+        .unwrap();
+    faults.fail_next(Fault::Refused);
+    map.insert("a".to_string(), 1u8).await.unwrap_err();
+    assert!(map.is_empty());
 }

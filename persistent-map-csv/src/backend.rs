@@ -308,6 +308,10 @@ struct Strict<'a, K, V>(&'a mut HashMap<K, V>);
 impl<K: Key, V: Value> LoadSink<K, V> for Strict<'_, K, V> {
     fn expect(&mut self, _: u64) {}
 
+    fn contains(&self, key: &K) -> bool {
+        self.0.contains_key(key)
+    }
+
     fn entry(&mut self, key: K, value: V) -> Result<()> {
         self.0.insert(key, value);
         Ok(())

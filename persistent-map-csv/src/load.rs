@@ -40,7 +40,8 @@ pub(crate) async fn load<K: Key, V: Value>(
         settings,
         hold,
         sink,
-        checked_columns: false,
+        has_entries: false,
+        first_misfit: None,
         last_key: None,
         is_sorted: true,
         has_rows: false,
@@ -81,7 +82,9 @@ struct Loader<'a, K, V> {
     settings: &'a Settings,
     hold: &'a Hold,
     sink: &'a mut dyn LoadSink<K, V>,
-    checked_columns: bool,
+    has_entries: bool,
+    /// The first row that was set aside.
+    first_misfit: Option<CorruptRow>,
     last_key: Option<Box<[u8]>>,
     is_sorted: bool,
     has_rows: bool,
@@ -113,6 +116,10 @@ impl<K: Key, V: Value> Loader<'_, K, V> {
                 }
             }
         }
+        if let Some(row) = self.first_misfit.take_if(|_| !self.has_entries) {
+            // A map of other types, as a rule, and not a table of damaged rows.
+            return Err(PersistentError::Corrupt(Box::new(row)));
+        }
         let (mut reader, print) = blocking("reading a table", move || {
             let print = reader.finish()?;
             Ok((reader, print))
@@ -131,18 +138,17 @@ impl<K: Key, V: Value> Loader<'_, K, V> {
 
     async fn row(&mut self, shape: &Shape, row: &Row, text: &[u8]) -> Result<()> {
         match decode_entry::<K, V>(shape, &row.cells) {
+            Ok((key, _)) if self.sink.contains(&key) => {
+                // Both lines are worth naming.
+                self.check_keys().await?;
+                self.corrupt(shape, row, text, "an earlier row has an equal key")
+            }
             Ok((key, value)) => {
-                if !self.checked_columns {
+                if !self.has_entries {
                     self.check_columns(shape, &value)?;
+                    self.has_entries = true;
                 }
-                let Err(refused) = self.sink.entry(key, value) else {
-                    return Ok(());
-                };
-                // If it is there already, both lines are worth naming.
-                if !self.is_sorted {
-                    self.check_keys().await?;
-                }
-                Err(refused)
+                self.sink.entry(key, value)
             }
             Err(CellError::MissingField(column)) => Err(self.missing_column(column)),
             Err(CellError::NoValueColumn) => Err(fault(
@@ -151,21 +157,22 @@ impl<K: Key, V: Value> Loader<'_, K, V> {
                 "there is no column `value`, and a value of this type is one cell",
                 "Call the column with the values `value`, or use a struct with a field for each column",
             )),
-            Err(error) => {
-                let key = row.key(shape);
-                self.sink.corrupt(CorruptRow::new(
-                    self.location.clone(),
-                    row.line,
-                    key,
-                    format!(
-                        "{error}. If it was edited, correct the line; the file was not changed"
-                    ),
-                ))?;
-                self.set_aside.insert(row.offset);
-                self.texts.push(text.to_vec());
-                Ok(())
-            }
+            Err(error) => self.corrupt(shape, row, text, &error.to_string()),
         }
+    }
+
+    fn corrupt(&mut self, shape: &Shape, row: &Row, text: &[u8], reason: &str) -> Result<()> {
+        let reason =
+            format!("{reason}. If it was edited, correct the line; the file was not changed");
+        let mut report = CorruptRow::new(self.location.clone(), row.line, row.key(shape), reason);
+        if row.cells.len() == shape.columns.len() {
+            report = report.intact();
+        }
+        self.sink.corrupt(report.clone())?;
+        self.first_misfit.get_or_insert(report);
+        self.set_aside.insert(row.offset);
+        self.texts.push(text.to_vec());
+        Ok(())
     }
 
     /// Reads the rows that are in the journal.
@@ -231,8 +238,7 @@ impl<K: Key, V: Value> Loader<'_, K, V> {
         Err(refused(&self.path, reason, advice, None))
     }
 
-    fn check_columns(&mut self, shape: &Shape, value: &V) -> Result<()> {
-        self.checked_columns = true;
+    fn check_columns(&self, shape: &Shape, value: &V) -> Result<()> {
         let filled = shape.filled_by(value);
         let is_column = |name: &str| shape.columns.iter().any(|column| column == name);
         if let Some(missing) = filled.iter().find(|name| !is_column(name)) {

@@ -40,6 +40,8 @@ pub struct LockFile {
     file: File,
     /// There was no lock file before this one.
     is_new: bool,
+    /// It says who has the lock. (A file of this name that says something else is locked, and left as it is.)
+    is_ours: bool,
 }
 
 impl LockFile {
@@ -89,11 +91,12 @@ impl LockFile {
                 }
             }
         }
-        write_owner(&mut file);
+        let is_ours = write_owner(&mut file);
         Ok(LockFile {
             target: target.to_path_buf(),
             file,
             is_new,
+            is_ours,
         })
     }
 
@@ -113,12 +116,19 @@ impl LockFile {
 impl Drop for LockFile {
     fn drop(&mut self) {
         // An owner who has gone is named to nobody.
-        let _ = self.file.set_len(0);
+        if self.is_ours {
+            let _ = self.file.set_len(0);
+        }
     }
 }
 
-/// The name helps people; whether it can be written does not decide anything.
-fn write_owner(file: &mut File) {
+/// The name helps people; whether it can be written does not decide anything. Writes only over names like it.
+fn write_owner(file: &mut File) -> bool {
+    let mut content = Vec::new();
+    let _ = file.take(16).read_to_end(&mut content);
+    if !content.is_empty() && !content.starts_with(b"process ") {
+        return false;
+    }
     let program = std::env::current_exe().ok();
     let name = program
         .as_deref()
@@ -127,6 +137,7 @@ fn write_owner(file: &mut File) {
     let _ = file.set_len(0);
     let _ = file.rewind();
     let _ = write!(file, "process {} ({name})", process::id());
+    true
 }
 
 /// On Windows a locked file cannot be read; then the owner has no name.

@@ -7,15 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use persistent_map_core::{
     Bincode, ByteStore, ByteWrite, Capabilities, Codec, Format, Location, PersistentError, Result,
-    RowSink, Survives,
+    RowSink,
 };
 
-use crate::database::{Database, Settings};
+use crate::database::Database;
 use crate::schema::Table;
+use crate::settings::{Settings, Synchronous};
 use crate::{read, schema, write};
 
 /// The table of a backend that was not given a name.
 const DEFAULT_TABLE: &str = "entries";
+
+/// Rows are read many at a time, each with its key, so keys are kept to a size at which that is no burden.
+const MAX_KEY_BYTES: usize = 64 << 10;
 
 /// SQLite refuses rows above 1,000,000,000 bytes (`SQLITE_MAX_LENGTH`); the rest is for the row's own header.
 const MAX_ENTRY_BYTES: usize = 1_000_000_000 - 1_000;
@@ -103,7 +107,8 @@ impl<C: Codec + Clone> SqliteBackend<C> {
     ///
     /// Names are 1 to 64 ASCII letters, digits, `_` and `-`; upper and lower case are the same. The table is made when a
     /// map is first opened on it. Each map is closed for itself; the file
-    /// is released when all backends of it are closed or dropped, this one too.
+    /// is released when all backends of it are closed or dropped, this one too. While a map is opened, writes of the others
+    /// wait.
     ///
     /// ```
     /// use persistent_map_core::PersistentMap;
@@ -156,14 +161,13 @@ impl<C> SqliteBackend<C> {
     async fn claim(&self) -> Result<Arc<Database>> {
         let database = self.database()?;
         database.claim(self.table.name()).await?;
-        match &mut *self.hold() {
-            Some(hold) => hold.claimed = true,
-            None => {
-                database.release(self.table.name());
-                return Err(PersistentError::Closed);
-            }
+        if let Some(hold) = &mut *self.hold() {
+            hold.claimed = true;
+            return Ok(database);
         }
-        Ok(database)
+        // Closed meanwhile.
+        database.release(self.table.name());
+        Err(PersistentError::Closed)
     }
 
     fn unclaim(&self) {
@@ -178,6 +182,17 @@ impl<C> SqliteBackend<C> {
     fn let_go(&self) -> Option<Arc<Database>> {
         self.unclaim();
         self.hold().take().map(|hold| hold.database)
+    }
+}
+
+/// Gives the claim back when a load has failed, or was dropped half way.
+struct Unclaim<'a, C>(Option<&'a SqliteBackend<C>>);
+
+impl<C> Drop for Unclaim<'_, C> {
+    fn drop(&mut self) {
+        if let Some(backend) = self.0 {
+            backend.unclaim();
+        }
     }
 }
 
@@ -237,6 +252,13 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
     }
 
     fn check(&self, key_bytes: usize, value_bytes: usize) -> Result<()> {
+        if key_bytes > MAX_KEY_BYTES {
+            return Err(PersistentError::TooLarge {
+                part: "key",
+                bytes: key_bytes as u64,
+                limit: MAX_KEY_BYTES as u64,
+            });
+        }
         let bytes = key_bytes.saturating_add(value_bytes);
         if bytes <= MAX_ENTRY_BYTES {
             return Ok(());
@@ -250,16 +272,24 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
 
     async fn load(&self, format: &Format, rows: &mut dyn RowSink) -> Result<()> {
         let database = self.claim().await?;
+        let mut claim = Unclaim(Some(self));
         let loaded = async {
             let mut connection = database.connection().await?;
-            schema::agree_on_format(&mut connection, &self.table, format, &self.location).await?;
-            database.make_durable(&mut connection).await?;
+            schema::agree_on_format(
+                &mut connection,
+                &self.table,
+                format,
+                &self.location,
+                database.accept_other_types,
+            )
+            .await?;
+            connection.make_durable(&database.path).await?;
             let check = database.quick_check;
             read::all(&mut connection, &self.table, &self.location, check, rows).await
         }
         .await;
-        if loaded.is_err() {
-            self.unclaim();
+        if loaded.is_ok() {
+            claim.0 = None;
         }
         loaded
     }
@@ -277,9 +307,7 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
     }
 
     async fn flush(&self) -> Result<()> {
-        let database = self.database()?;
-        let mut connection = database.connection().await?;
-        database.flush(&mut connection).await
+        self.database()?.flush().await
     }
 
     async fn close(&self) -> Result<()> {
@@ -367,6 +395,14 @@ impl<C: Codec> SqliteBuilder<C> {
         self
     }
 
+    /// Opens maps whose recorded types are described otherwise than those of the program, and records the new ones. Off
+    /// unless set. For types that were changed in a way that does not change their bytes, such as a renamed field: every
+    /// row is still decoded, but a codec that stores fields by position cannot notice all that does not fit.
+    pub fn accept_other_types(mut self, accept: bool) -> Self {
+        self.settings.accept_other_types = accept;
+        self
+    }
+
     /// Opens the database, or makes a new one if there is no such file.
     ///
     /// # Errors
@@ -378,27 +414,6 @@ impl<C: Codec> SqliteBuilder<C> {
         Table::new(&self.table, &self.settings.path)?;
         let database = Database::open(self.settings).await?;
         SqliteBackend::on(Arc::new(database), &self.table, self.codec)
-    }
-}
-
-/// When SQLite asks the disk to keep a commit
-/// ([`PRAGMA synchronous`](https://www.sqlite.org/pragma.html#pragma_synchronous)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-#[non_exhaustive]
-pub enum Synchronous {
-    /// At each commit: it survives a power cut.
-    #[default]
-    Full,
-    /// Now and then, and at `flush`: it survives the end of the process; a power cut may take the latest commits.
-    Normal,
-}
-
-impl Synchronous {
-    pub(crate) fn survives(self) -> Survives {
-        match self {
-            Synchronous::Full => Survives::PowerLoss,
-            Synchronous::Normal => Survives::ProcessKill,
-        }
     }
 }
 

@@ -1,75 +1,32 @@
-//! One open database: the connection that all its maps share, from opening to closing.
+//! One open database, from opening to closing: who uses it, and which map has which table.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use persistent_map_core::{PersistentError, Result, Survives};
 use persistent_map_file::{LockFile, PATIENCE, RETRY};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, query, query_scalar};
-use tokio::sync::{Mutex as AsyncMutex, MutexGuard, oneshot};
+use tokio::sync::{MappedMutexGuard, Mutex as AsyncMutex, MutexGuard, oneshot};
 
-use crate::backend::Synchronous;
-use crate::failure::{is_busy, storage};
+use crate::connection::Connection;
+use crate::failure::storage;
 use crate::file::{self, Target};
 use crate::schema;
+use crate::settings::Settings;
 
-/// How long SQLite waits for a lock that another process holds for a moment.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(400);
-
-/// The first version whose WAL does not lose committed transactions (<https://www.sqlite.org/releaselog/3_51_3.html>).
-const SQLITE_FLOOR: (u32, u32, u32) = (3, 51, 3);
-
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) path: PathBuf,
-    pub(crate) synchronous: Synchronous,
-    pub(crate) shared_reads: bool,
-    pub(crate) page_cache_bytes: u64,
-    pub(crate) quick_check: bool,
-    pub(crate) accept_missing_wal: bool,
-}
-
-impl Settings {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Settings {
-            path,
-            synchronous: Synchronous::default(),
-            shared_reads: false,
-            page_cache_bytes: 8 << 20,
-            quick_check: true,
-            accept_missing_wal: false,
-        }
-    }
-}
-
+/// A database in the hands of its maps. The file is closed when the last one lets go.
 pub(crate) struct Database {
     /// Absolute, or `:memory:`.
     pub(crate) path: PathBuf,
     pub(crate) survives: Survives,
     pub(crate) quick_check: bool,
-    synchronous: Synchronous,
+    pub(crate) accept_other_types: bool,
     connection: AsyncMutex<Option<Connection>>,
     /// Tables that a map has open, in lower case.
     claims: Mutex<HashSet<String>>,
     lock: Option<LockFile>,
-}
-
-/// The connection, and what we must remember about it.
-pub(crate) struct Connection {
-    pub(crate) sqlite: SqliteConnection,
-    /// Set from BEGIN to the end of its transaction. A task that was dropped in between (its runtime ended) leaves it
-    /// set, and the next one clears up.
-    pub(crate) in_transaction: bool,
-    /// The outcome of a commit is unknown, so nothing more may be written through this connection.
-    pub(crate) broken: bool,
-    /// What was recovered at open has been made durable.
-    durable: bool,
-    /// The file is marked as in use, or is about to be.
-    in_use: bool,
 }
 
 impl Database {
@@ -80,72 +37,50 @@ impl Database {
             .await
             .map_err(|error| PersistentError::storage("preparing to open the database", error))??;
         match target {
-            Target::Memory => Self::connect(settings, None).await,
+            Target::Memory => Self::connect(settings, None, false).await,
             Target::New(lock) => {
                 schema::create(&lock).await?;
-                Self::connect(settings, Some(lock)).await
+                Self::connect(settings, Some(lock), false).await
             }
             Target::Existing { lock, has_wal } => {
-                let accept = settings.accept_missing_wal || has_wal;
-                let database = Self::connect(settings, Some(lock)).await?;
-                let mut connection = database.connection().await?;
-                connection.in_use = schema::was_left_open(&mut connection, &database.path).await?;
-                if connection.in_use && !accept {
-                    // Closing it must not make it look as if it were whole.
-                    connection.in_use = false;
-                    return Err(file::wal_is_missing(&database.path));
+                let in_use = has_wal || schema::was_left_open(lock.target()).await?;
+                // Refused before SQLite opens it for writing, because that makes a log, and the next open would take it
+                // for the one that is missing.
+                if in_use && !has_wal && !settings.accept_missing_wal {
+                    return Err(file::wal_is_missing(lock.target()));
                 }
-                drop(connection);
-                Ok(database)
+                Self::connect(settings, Some(lock), in_use).await
             }
         }
     }
 
-    async fn connect(settings: Settings, lock: Option<LockFile>) -> Result<Self> {
+    async fn connect(settings: Settings, lock: Option<LockFile>, in_use: bool) -> Result<Self> {
         let path = lock
             .as_ref()
             .map_or_else(|| settings.path.clone(), |lock| lock.target().to_path_buf());
-        let opening = || format!("opening {}", path.display());
-        let mut sqlite = options(&settings)
-            .filename(&path)
-            .connect()
-            .await
-            .map_err(|error| {
-                if is_busy(&error) {
-                    PersistentError::InUse {
-                        path: path.clone(),
-                        owner: "another SQLite connection".into(),
-                    }
-                } else {
-                    storage(opening(), error)
-                }
-            })?;
-        check_version(&mut sqlite, opening).await?;
-        if lock.is_none() {
-            schema::create_on(&mut sqlite)
-                .await
-                .map_err(|error| storage(opening(), error))?;
-        }
-        check_pragmas(&mut sqlite, &settings, lock.is_none(), opening).await?;
-        tracing::debug!(target: "persistent_map", path = %path.display(), "database open");
-        Ok(Database {
+        let connection = Connection::open(&path, &settings, in_use).await?;
+        let database = Database {
             survives: match lock {
                 Some(_) => settings.synchronous.survives(),
                 None => Survives::Nothing,
             },
             quick_check: settings.quick_check,
-            synchronous: settings.synchronous,
-            connection: AsyncMutex::new(Some(Connection {
-                sqlite,
-                in_transaction: false,
-                broken: false,
-                durable: false,
-                in_use: false,
-            })),
+            accept_other_types: settings.accept_other_types,
+            connection: AsyncMutex::new(Some(connection)),
             claims: Mutex::default(),
             lock,
             path,
-        })
+        };
+        let mut connection = database.connection().await?;
+        connection.set_up(&database.path, &settings).await?;
+        if database.lock.is_none() {
+            schema::create_on(&mut connection.sqlite)
+                .await
+                .map_err(|error| storage("opening a database in memory", error))?;
+        }
+        drop(connection);
+        tracing::debug!(target: "persistent_map", path = %database.path.display(), "database open");
+        Ok(database)
     }
 
     /// The connection, for one operation at a time, and with no transaction left open on it.
@@ -181,35 +116,13 @@ impl Database {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Once, before anything is read: commits that were recovered from the page cache of a killed process are not on the
-    /// disk yet, and nobody may see what a power cut could still take. The checkpoint also puts the mark "in use" into
-    /// the main file, by which a copy without its `-wal` is told.
-    pub(crate) async fn make_durable(&self, connection: &mut Connection) -> Result<()> {
-        if connection.durable {
-            return Ok(());
-        }
-        let doing = || format!("making {} durable after opening it", self.path.display());
-        connection.in_use = true;
-        for statement in [schema::MARK_IN_USE, "PRAGMA wal_checkpoint(TRUNCATE)"] {
-            query(statement)
-                .execute(&mut connection.sqlite)
-                .await
-                .map_err(|error| storage(doing(), error))?;
-        }
-        connection.durable = true;
-        Ok(())
-    }
-
-    /// With `Full` every commit was synced already.
-    pub(crate) async fn flush(&self, connection: &mut Connection) -> Result<()> {
-        if self.synchronous == Synchronous::Full {
-            return Ok(());
-        }
-        query("PRAGMA wal_checkpoint(FULL)")
-            .execute(&mut connection.sqlite)
-            .await
-            .map(drop)
-            .map_err(|error| storage(format!("flushing {}", self.path.display()), error))
+    /// Makes everything durable that is not yet. With `Synchronous::Full` each commit was.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        let mut connection = self.connection().await?;
+        let synced = connection.sync().await;
+        // What a sync that failed has left on the disk, nobody can tell.
+        synced
+            .map_err(|error| storage(format!("flushing {}", self.path.display()), error).unknown())
     }
 
     /// Closes the database if this was its last user.
@@ -239,7 +152,9 @@ impl Database {
             .spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().build();
                 let result = match runtime {
-                    Ok(runtime) => runtime.block_on(connection.shut_down()),
+                    Ok(runtime) => {
+                        runtime.block_on(connection.shut_down(lock.as_ref().map(LockFile::target)))
+                    }
                     Err(error) => Err(sqlx::Error::Io(error)),
                 };
                 drop(lock);
@@ -249,180 +164,10 @@ impl Database {
     }
 }
 
-pub(crate) type ConnectionGuard<'a> = tokio::sync::MappedMutexGuard<'a, Connection>;
-
-impl Connection {
-    async fn end_abandoned_transaction(&mut self) -> Result<()> {
-        if self.in_transaction {
-            tracing::warn!(target: "persistent_map", "rolling back a transaction that was abandoned");
-            self.roll_back().await.map_err(|error| {
-                storage("rolling back an abandoned transaction", error).unknown()
-            })?;
-        }
-        Ok(())
-    }
-
-    /// After an error SQLite may have rolled back by itself; then there is no transaction, which is what was wanted.
-    pub(crate) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
-        match query("ROLLBACK").execute(&mut self.sqlite).await {
-            Err(sqlx::Error::Database(error))
-                if error.message().contains("no transaction is active") => {}
-            Err(error) => return Err(error),
-            Ok(_) => {}
-        }
-        self.in_transaction = false;
-        Ok(())
-    }
-
-    /// One tiny durable commit. After a commit whose sync failed it overwrites that commit's place in the log, so that
-    /// it cannot come back after a crash.
-    pub(crate) async fn barrier(&mut self) -> Result<(), sqlx::Error> {
-        query(schema::BARRIER)
-            .execute(&mut self.sqlite)
-            .await
-            .map(drop)
-    }
-
-    /// SQLite merges the log into the file when it closes it, so the mark must be gone by then: also if the log was left
-    /// by somebody else, and also after failures.
-    async fn shut_down(mut self) -> Result<(), sqlx::Error> {
-        let at_rest = if self.in_use {
-            match self.roll_back().await {
-                Ok(()) => query(schema::MARK_CLOSED)
-                    .execute(&mut self.sqlite)
-                    .await
-                    .map(drop),
-                Err(error) => Err(error),
-            }
-        } else {
-            Ok(())
-        };
-        at_rest.and(self.sqlite.close().await)
-    }
-}
+pub(crate) type ConnectionGuard<'a> = MappedMutexGuard<'a, Connection>;
 
 impl Drop for Database {
     fn drop(&mut self) {
         self.close_on_a_thread();
-    }
-}
-
-fn options(settings: &Settings) -> SqliteConnectOptions {
-    let on_off = |on| if on { "ON" } else { "OFF" };
-    SqliteConnectOptions::new()
-        .create_if_missing(false)
-        .busy_timeout(BUSY_TIMEOUT)
-        .pragma(
-            "locking_mode",
-            if settings.shared_reads {
-                "NORMAL"
-            } else {
-                "EXCLUSIVE"
-            },
-        )
-        .pragma("journal_mode", "WAL")
-        .pragma("synchronous", synchronous_name(settings.synchronous))
-        // What "sync" takes to mean on macOS; no effect elsewhere.
-        .pragma(
-            "fullfsync",
-            on_off(settings.synchronous == Synchronous::Full),
-        )
-        .pragma("checkpoint_fullfsync", "ON")
-        // Negative: in KiB, not in pages.
-        .pragma(
-            "cache_size",
-            format!("-{}", (settings.page_cache_bytes / 1024).clamp(64, 1 << 30)),
-        )
-        // One huge commit shall not leave a huge log for good.
-        .pragma("journal_size_limit", (64 << 20).to_string())
-        .pragma("cell_size_check", "ON")
-        .pragma("trusted_schema", "OFF")
-        .disable_statement_logging()
-}
-
-fn synchronous_name(level: Synchronous) -> &'static str {
-    match level {
-        Synchronous::Full => "FULL",
-        Synchronous::Normal => "NORMAL",
-    }
-}
-
-async fn check_version(sqlite: &mut SqliteConnection, opening: impl Fn() -> String) -> Result<()> {
-    let version: String = query_scalar("SELECT sqlite_version()")
-        .fetch_one(sqlite)
-        .await
-        .map_err(|error| storage(opening(), error))?;
-    if parse_version(&version) >= Some(SQLITE_FLOOR) {
-        return Ok(());
-    }
-    let (major, minor, patch) = SQLITE_FLOOR;
-    Err(PersistentError::unsupported(format!(
-        "SQLite {version}: it can lose committed transactions. Build with {major}.{minor}.{patch} or later \
-         (`cargo tree -i libsqlite3-sys` shows which crate holds it back)"
-    )))
-}
-
-fn parse_version(version: &str) -> Option<(u32, u32, u32)> {
-    let mut parts = version.split('.').map(str::parse);
-    Some((
-        parts.next()?.ok()?,
-        parts.next()?.ok()?,
-        parts.next()?.ok()?,
-    ))
-}
-
-/// SQLite answers a pragma that it does not follow with success, so ask what is in force.
-async fn check_pragmas(
-    sqlite: &mut SqliteConnection,
-    settings: &Settings,
-    in_memory: bool,
-    opening: impl Fn() -> String,
-) -> Result<()> {
-    let expected = [
-        ("journal_mode", if in_memory { "memory" } else { "wal" }),
-        (
-            "synchronous",
-            match settings.synchronous {
-                Synchronous::Full => "2",
-                Synchronous::Normal => "1",
-            },
-        ),
-        (
-            "locking_mode",
-            if settings.shared_reads {
-                "normal"
-            } else {
-                "exclusive"
-            },
-        ),
-    ];
-    for (pragma, wanted) in expected {
-        if in_memory && pragma == "locking_mode" {
-            continue;
-        }
-        let sql = format!("SELECT CAST({pragma} AS TEXT) FROM pragma_{pragma}");
-        let found: String = query_scalar(AssertSqlSafe(sql))
-            .fetch_one(&mut *sqlite)
-            .await
-            .map_err(|error| storage(opening(), error))?;
-        if found != wanted {
-            return Err(PersistentError::unsupported(format!(
-                "PRAGMA {pragma} = {wanted} on this file system (SQLite answers {found}): \
-                 writes would not be as durable as promised"
-            )));
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_version;
-
-    #[test]
-    fn versions_compare_by_number() {
-        assert!(parse_version("3.51.3") < parse_version("3.60.0"));
-        assert!(parse_version("3.9.0") < parse_version("3.51.3"));
-        assert_eq!(parse_version("x"), None);
     }
 }

@@ -1,13 +1,21 @@
 //! From a path to a file that may be opened: locked, and known to be ours before SQLite touches it.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use persistent_map_core::{PersistentError, Result};
-use persistent_map_file::{LockFile, is_regular_file, refused, resolve, with_suffix};
+use persistent_map_file::{
+    LockFile, is_regular_file, refused, resolve, sync_directory_of, with_suffix,
+};
 
-use crate::schema::{APPLICATION_ID, FORMAT_VERSION};
+/// "PMAP", in the header of every file of ours.
+pub(crate) const APPLICATION_ID: u32 = 0x504d_4150;
+/// The layout of the tables. It changes when an older reader would misread them.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// The name that SQLite gives a database without a file.
+pub(crate) const IN_MEMORY: &str = ":memory:";
 
 /// What there is to open.
 pub(crate) enum Target {
@@ -21,7 +29,7 @@ pub(crate) enum Target {
 
 /// Resolves, locks and looks. Blocks on the file system, and up to half a second on the lock.
 pub(crate) fn prepare(path: &Path) -> Result<Target> {
-    if path == Path::new(":memory:") {
+    if path == Path::new(IN_MEMORY) {
         return Ok(Target::Memory);
     }
     let path = resolve(checked(path)?)?;
@@ -32,7 +40,19 @@ pub(crate) fn prepare(path: &Path) -> Result<Target> {
             let has_wal = with_suffix(&path, "-wal").exists();
             Ok(Target::Existing { lock, has_wal })
         }
-        Ok(false) => Ok(Target::New(lock)),
+        Ok(false) => match fs::metadata(with_suffix(&path, "-wal")) {
+            Ok(log) if log.len() > 0 => {
+                lock.leave_no_file();
+                Err(refused(
+                    &path,
+                    "the database is missing, and its `-wal` file is still there",
+                    "Bring the database back, or move the `-wal` file away: a new database would take its contents for its \
+                     own",
+                    None,
+                ))
+            }
+            _ => Ok(Target::New(lock)),
+        },
         Err(refused) => {
             lock.leave_no_file();
             Err(refused)
@@ -48,6 +68,15 @@ fn look_at(path: &Path) -> Result<bool> {
         check_header(path)?;
     }
     Ok(exists)
+}
+
+/// Makes sure that there is a log beside a database: an empty one if SQLite has merged and removed it.
+pub(crate) fn keep_log(database: &Path) -> io::Result<()> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(with_suffix(database, "-wal"))?;
+    sync_directory_of(database)
 }
 
 pub(crate) fn wal_is_missing(path: &Path) -> PersistentError {
@@ -94,12 +123,16 @@ fn checked(path: &Path) -> Result<&Path> {
 fn check_header(path: &Path) -> Result<()> {
     const UNTOUCHED: &str = "The file was not changed; give another path, or move it away";
     let mut header = Vec::with_capacity(100);
-    File::open(path)
+    // For writing too, because SQLite would fall back to reading and then fail without saying why.
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
         .and_then(|file| file.take(100).read_to_end(&mut header))
         .map_err(|error| {
             refused(
                 path,
-                "it cannot be read",
+                "it cannot be opened for reading and writing",
                 "Check the permissions of the file",
                 Some(error),
             )

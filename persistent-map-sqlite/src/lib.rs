@@ -17,11 +17,14 @@
 //! Keep the file on a local disk. Neither SQLite's locks nor ours are to be trusted on network file systems.
 
 mod backend;
+mod connection;
 mod database;
 mod failure;
 mod file;
 mod read;
 mod schema;
+mod settings;
 mod write;
 
-pub use backend::{SqliteBackend, SqliteBuilder, Synchronous};
+pub use backend::{SqliteBackend, SqliteBuilder};
+pub use settings::Synchronous;

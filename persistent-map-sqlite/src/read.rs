@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use persistent_map_core::{CorruptRow, Location, PersistentError, Result, RowSink, RowVerdict};
+use persistent_map_core::{Location, PersistentError, Result, RowSink, RowVerdict};
 use sqlx::{AssertSqlSafe, query_scalar};
 
-use crate::database::Connection;
+use crate::connection::Connection;
 use crate::failure::storage;
 use crate::schema::{LARGE_VALUE, Table};
 use crate::write::{checksum, set_aside};
@@ -25,11 +25,9 @@ pub(crate) async fn all(
             .await
             .map_err(failed)?;
         if verdict != "ok" {
-            return Err(damaged(
-                location,
-                0,
-                &format!("SQLite finds the table damaged: {verdict}"),
-            ));
+            // Its first line only names the database.
+            let finding = verdict.lines().last().unwrap_or_default();
+            return Err(damaged(location, format!("SQLite says: {finding}")));
         }
     }
     let expected: i64 = query_scalar(AssertSqlSafe(Arc::clone(&table.count)))
@@ -46,8 +44,13 @@ pub(crate) async fn all(
         bad_keys: Vec::new(),
     };
     loop {
-        let chunk: Option<Vec<u8>> = query_scalar(AssertSqlSafe(Arc::clone(&table.chunk)))
-            .bind(reader.last_key.as_deref())
+        let next = match &reader.last_key {
+            None => query_scalar(AssertSqlSafe(Arc::clone(&table.first_rows))),
+            Some(key) => {
+                query_scalar(AssertSqlSafe(Arc::clone(&table.next_rows))).bind(key.as_slice())
+            }
+        };
+        let chunk: Option<Vec<u8>> = next
             .fetch_one(&mut connection.sqlite)
             .await
             .map_err(failed)?;
@@ -55,7 +58,8 @@ pub(crate) async fn all(
         let mut rest = chunk.as_slice();
         while !rest.is_empty() {
             let row = PackedRow::split_from(&mut rest).ok_or_else(|| {
-                damaged(location, reader.number + 1, "the row cannot be taken apart")
+                let number = reader.number + 1;
+                damaged(location, format!("row {number} cannot be taken apart"))
             })?;
             let large;
             let value = if let Some(value) = row.value {
@@ -73,15 +77,13 @@ pub(crate) async fn all(
     }
     // Rows of a damaged table can drop out of a query without an error.
     if reader.number != expected {
+        let found = reader.number;
         return Err(damaged(
             location,
-            reader.number,
-            &format!(
-                "the table has {expected} rows, but only {} can be read",
-                reader.number
-            ),
+            format!("it has {expected} rows, but only {found} can be read"),
         ));
     }
+    reader.rows.finish()?;
     let bad_keys = reader.bad_keys;
     if bad_keys.is_empty() {
         return Ok(());
@@ -97,9 +99,9 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn take(&mut self, key: &[u8], value: &[u8], stored_checksum: u32) -> Result<()> {
+    fn take(&mut self, key: &[u8], value: &[u8], stored_checksum: u64) -> Result<()> {
         self.number += 1;
-        let keep = if checksum(key, value) == stored_checksum {
+        let keep = if u64::from(checksum(key, value)) == stored_checksum {
             self.rows.row(self.number, key, value)?
         } else {
             self.rows.damaged(
@@ -121,7 +123,8 @@ impl Reader<'_> {
 
 /// One row as the chunk statement packs it.
 struct PackedRow<'a> {
-    checksum: u32,
+    /// As the integer column has it, so that damage to its upper half shows as well.
+    checksum: u64,
     key: &'a [u8],
     /// Missing if it is large.
     value: Option<&'a [u8]>,
@@ -129,13 +132,13 @@ struct PackedRow<'a> {
 
 impl<'a> PackedRow<'a> {
     fn split_from(rest: &mut &'a [u8]) -> Option<Self> {
-        let mut number = || {
-            let digits = std::str::from_utf8(rest.split_off(..8)?).ok()?;
-            u32::from_str_radix(digits, 16).ok()
+        let mut number = |digits| {
+            let digits = std::str::from_utf8(rest.split_off(..digits)?).ok()?;
+            u64::from_str_radix(digits, 16).ok()
         };
-        let key_length = usize::try_from(number()?).ok()?;
-        let value_length = usize::try_from(number()?).ok()?;
-        let checksum = number()?;
+        let key_length = usize::try_from(number(8)?).ok()?;
+        let value_length = usize::try_from(number(8)?).ok()?;
+        let checksum = number(16)?;
         let key = rest.split_off(..key_length)?;
         let value = if value_length > LARGE_VALUE {
             None
@@ -150,11 +153,9 @@ impl<'a> PackedRow<'a> {
     }
 }
 
-fn damaged(location: &Location, row: u64, reason: &str) -> PersistentError {
-    PersistentError::Corrupt(Box::new(CorruptRow::new(
-        location.clone(),
-        row,
-        b"",
+fn damaged(location: &Location, reason: String) -> PersistentError {
+    PersistentError::Damaged {
+        place: location.to_string(),
         reason,
-    )))
+    }
 }

@@ -4,25 +4,16 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use persistent_map_core::{CorruptRow, Format, Location, PersistentError, Result};
+use persistent_map_core::{Format, Location, PersistentError, Result};
 use persistent_map_file::{LockFile, refused, sync_directory_of, with_suffix};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, query, query_scalar, raw_sql,
 };
 
-use crate::database::Connection;
+use crate::connection::Connection;
 use crate::failure::storage;
-
-/// "PMAP", in the header of every file of ours.
-pub(crate) const APPLICATION_ID: u32 = 0x504d_4150;
-/// The layout of the tables below. It changes when an older reader would misread them.
-pub(crate) const FORMAT_VERSION: u32 = 1;
-
-pub(crate) const MARK_IN_USE: &str =
-    "UPDATE persistent_map_state SET in_use = 1, barrier = barrier + 1";
-pub(crate) const MARK_CLOSED: &str = "UPDATE persistent_map_state SET in_use = 0";
-pub(crate) const BARRIER: &str = "UPDATE persistent_map_state SET barrier = barrier + 1";
+use crate::file::{APPLICATION_ID, FORMAT_VERSION};
 
 const TABLES: &str = "
     CREATE TABLE persistent_map_maps (
@@ -30,6 +21,7 @@ const TABLES: &str = "
         codec TEXT NOT NULL,
         key_type TEXT NOT NULL,
         value_type TEXT NOT NULL,
+        description INTEGER NOT NULL,
         checksum INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE persistent_map_state (
@@ -56,7 +48,9 @@ pub(crate) struct Table {
     pub(crate) delete: Vec<Arc<str>>,
     pub(crate) clear: Arc<str>,
     pub(crate) count: Arc<str>,
-    pub(crate) chunk: Arc<str>,
+    /// Rows in the order of their keys, as many as fit into a blob; and those behind a key.
+    pub(crate) first_rows: Arc<str>,
+    pub(crate) next_rows: Arc<str>,
     pub(crate) one_value: Arc<str>,
     pub(crate) set_aside: [Arc<str>; 2],
     pub(crate) quick_check: Arc<str>,
@@ -85,6 +79,15 @@ impl Table {
             ));
         }
         let sizes = || (0..=Self::MAX_ROWS_LOG2).map(|log2| 1usize << log2);
+        // One blob for many rows: a row through the driver costs more than all the rest of reading it. Each row is its
+        // three numbers in hexadecimal, its key, and its value if that is not too large.
+        let chunk = |from: &str| {
+            format!(
+                "SELECT CAST(group_concat(printf('%08x%08x%016x', length(key), length(value), checksum) || key || \
+                 iif(length(value) > {LARGE_VALUE}, '', value), '') AS BLOB) \
+                 FROM (SELECT key, value, checksum FROM \"{name}\" {from} ORDER BY key LIMIT 2000)"
+            )
+        };
         let repeat = |part: &str, times| vec![part; times].join(",");
         Ok(Table {
             upsert: sizes()
@@ -104,15 +107,8 @@ impl Table {
                 .collect(),
             clear: format!("DELETE FROM \"{name}\"").into(),
             count: format!("SELECT count(*) FROM \"{name}\"").into(),
-            // One blob for many rows: a row through the driver costs more than all the rest of reading it. Each row is
-            // its three numbers in hexadecimal, its key, and its value if that is not too large.
-            chunk: format!(
-                "SELECT CAST(group_concat(printf('%08x%08x%08x', length(key), length(value), checksum) || key || \
-                 iif(length(value) > {LARGE_VALUE}, '', value), '') AS BLOB) \
-                 FROM (SELECT key, value, checksum FROM \"{name}\" WHERE key > ?1 OR ?1 IS NULL \
-                 ORDER BY key LIMIT 2000)"
-            )
-            .into(),
+            first_rows: chunk("").into(),
+            next_rows: chunk("WHERE key > ?").into(),
             one_value: format!("SELECT value FROM \"{name}\" WHERE key = ?").into(),
             set_aside: [
                 format!(
@@ -153,37 +149,39 @@ pub(crate) async fn create(lock: &LockFile) -> Result<()> {
         )
     };
     // A draft that a crash has left; nobody else makes one while we have the lock.
-    for leftover in [
-        &draft,
-        &with_suffix(&draft, "-journal"),
-        &with_suffix(&draft, "-wal"),
-    ] {
-        match fs::remove_file(leftover) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failed(error));
-            }
-            _ => {}
-        }
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
     }
     let doing = || format!("creating {}", path.display());
     let mut sqlite = SqliteConnectOptions::new()
         .filename(&draft)
         .create_if_missing(true)
-        .pragma("journal_mode", "WAL")
+        // A draft needs no journal to be recovered from. And all of it must be in the one file at the commit, which says
+        // so if that fails: what fails when a log is merged at closing is not told.
+        .pragma("journal_mode", "MEMORY")
         .pragma("synchronous", "FULL")
         .disable_statement_logging()
         .connect()
         .await
         .map_err(|error| storage(doing(), error))?;
     let created = create_on(&mut sqlite).await;
-    // Closing brings everything into the one file, and syncs it.
     let closed = sqlite.close().await;
     created
         .and(closed)
         .map_err(|error| storage(doing(), error))?;
-    fs::rename(&draft, path)
+    take_name(&draft, path)
         .and_then(|()| sync_directory_of(path))
         .map_err(failed)
+}
+
+/// Like a rename, but never over a file that somebody else has put there meanwhile, where the file system can do that.
+fn take_name(draft: &Path, path: &Path) -> std::io::Result<()> {
+    match fs::hard_link(draft, path) {
+        Ok(()) => fs::remove_file(draft),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(error),
+        Err(_) => fs::rename(draft, path),
+    }
 }
 
 /// Makes our tables in an empty database.
@@ -197,12 +195,25 @@ pub(crate) async fn create_on(sqlite: &mut SqliteConnection) -> Result<(), sqlx:
         .map(drop)
 }
 
-/// Whether the last owner did not close it.
-pub(crate) async fn was_left_open(connection: &mut Connection, path: &Path) -> Result<bool> {
-    query_scalar("SELECT in_use FROM persistent_map_state")
-        .fetch_one(&mut connection.sqlite)
+/// Whether the last owner did not close it, going by the main file alone. Changes nothing and makes no file.
+pub(crate) async fn was_left_open(path: &Path) -> Result<bool> {
+    let failed = |error| storage(format!("reading the state of {}", path.display()), error);
+    // Immutable, as it is while we have the lock: so SQLite neither locks it nor looks for a log.
+    let mut sqlite = SqliteConnectOptions::new()
+        .filename(path)
+        .immutable(true)
+        .read_only(true)
+        .disable_statement_logging()
+        .connect()
         .await
-        .map_err(|error| storage(format!("reading the state of {}", path.display()), error))
+        .map_err(failed)?;
+    let in_use = query_scalar("SELECT in_use = 1 FROM persistent_map_state")
+        .fetch_one(&mut sqlite)
+        .await;
+    let closed = sqlite.close().await;
+    let in_use = in_use.map_err(failed)?;
+    closed.map_err(failed)?;
+    Ok(in_use)
 }
 
 /// Compares the types of a map with those that its table was made for, or makes the table. A table that exists is not
@@ -212,11 +223,12 @@ pub(crate) async fn agree_on_format(
     table: &Table,
     format: &Format,
     location: &Location,
+    accept_other_types: bool,
 ) -> Result<()> {
     let failed = |error| storage(format!("reading what {location} holds"), error);
     let sqlite = &mut connection.sqlite;
     let recorded = query(
-        "SELECT codec, key_type, value_type, checksum FROM persistent_map_maps WHERE name = ?",
+        "SELECT codec, key_type, value_type, description, checksum FROM persistent_map_maps WHERE name = ?",
     )
     .bind(table.name())
     .fetch_optional(&mut *sqlite)
@@ -237,15 +249,25 @@ pub(crate) async fn agree_on_format(
                 codec: text(0)?,
                 key: text(1)?,
                 value: text(2)?,
+                description: row.try_get(3).map_err(failed)?,
             };
-            let checksum: i64 = row.try_get(3).map_err(failed)?;
+            let checksum: i64 = row.try_get(4).map_err(failed)?;
             if checksum != format_checksum(&found) {
                 return Err(damaged(
                     location,
                     "its record of codec and types fails its checksum",
                 ));
             }
-            compare(&found, format, location)
+            if found.description == format.description && !accept_other_types {
+                return compare(&found, format, location);
+            }
+            compare_codecs(&found, format, location)?;
+            if found == *format {
+                return Ok(());
+            }
+            record(connection, "UPDATE persistent_map_maps SET codec = ?2, key_type = ?3, value_type = ?4, description = ?5, checksum = ?6 WHERE name = ?1", table, format)
+                .await
+                .map_err(failed)
         }
         (None, true) => Err(damaged(
             location,
@@ -264,20 +286,16 @@ async fn create_table(
     let failed = |error| storage(format!("making {location}"), error);
     connection.in_transaction = true;
     let made = async {
-        let sqlite = &mut connection.sqlite;
-        query("BEGIN IMMEDIATE").execute(&mut *sqlite).await?;
+        query("BEGIN IMMEDIATE")
+            .execute(&mut connection.sqlite)
+            .await?;
         query(AssertSqlSafe(table.create()))
-            .execute(&mut *sqlite)
+            .execute(&mut connection.sqlite)
             .await?;
-        query("INSERT INTO persistent_map_maps VALUES (?, ?, ?, ?, ?)")
-            .bind(table.name())
-            .bind(&format.codec)
-            .bind(&format.key)
-            .bind(&format.value)
-            .bind(format_checksum(format))
-            .execute(&mut *sqlite)
-            .await?;
-        query("COMMIT").execute(sqlite).await
+        let insert = "INSERT INTO persistent_map_maps \
+             (name, codec, key_type, value_type, description, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        record(connection, insert, table, format).await?;
+        query("COMMIT").execute(&mut connection.sqlite).await
     }
     .await;
     match made {
@@ -294,46 +312,103 @@ async fn create_table(
 }
 
 fn compare(found: &Format, expected: &Format, location: &Location) -> Result<()> {
-    let mismatch = |expected: String, found: String, advice: &str| {
-        Err(PersistentError::Mismatch {
-            place: location.to_string(),
-            expected,
-            found,
-            advice: advice.to_string(),
-        })
-    };
-    if found.codec != expected.codec {
-        return mismatch(
-            format!("codec {}", expected.codec),
-            format!("codec {}", found.codec),
-            "Open it with the codec that it was written with",
-        );
-    }
+    compare_codecs(found, expected, location)?;
     for (part, found, expected) in [
         ("keys", &found.key, &expected.key),
         ("values", &found.value, &expected.value),
     ] {
         if found != expected {
-            return mismatch(
-                format!("{part} of type {expected}"),
-                format!("{part} of type {found}"),
-                "Open it with the types that it was written for. A field that was only renamed keeps its stored name \
-                 with `#[serde(rename = \"..\")]`",
-            );
+            return Err(PersistentError::Mismatch {
+                place: location.to_string(),
+                expected: format!("{part} of type {expected}"),
+                found: format!("{part} of type {found}"),
+                advice: "Open it with the types that it was written for. A field that was only renamed keeps its stored \
+                         name with `#[serde(rename = \"..\")]`, or is accepted once with \
+                         `SqliteBackend::builder(..).accept_other_types(true)`"
+                    .to_string(),
+            });
         }
     }
     Ok(())
 }
 
+fn compare_codecs(found: &Format, expected: &Format, location: &Location) -> Result<()> {
+    if found.codec == expected.codec {
+        return Ok(());
+    }
+    Err(PersistentError::Mismatch {
+        place: location.to_string(),
+        expected: format!("codec {}", expected.codec),
+        found: format!("codec {}", found.codec),
+        advice: "Open it with the codec that it was written with".to_string(),
+    })
+}
+
+/// Writes down what a map's bytes mean. `sql` takes the name first, then the parts of the format.
+async fn record(
+    connection: &mut Connection,
+    sql: &'static str,
+    table: &Table,
+    format: &Format,
+) -> Result<(), sqlx::Error> {
+    query(sql)
+        .bind(table.name())
+        .bind(&format.codec)
+        .bind(&format.key)
+        .bind(&format.value)
+        .bind(format.description)
+        .bind(format_checksum(format))
+        .execute(&mut connection.sqlite)
+        .await
+        .map(drop)
+}
+
 fn damaged(location: &Location, reason: &str) -> PersistentError {
-    PersistentError::Corrupt(Box::new(CorruptRow::new(location.clone(), 0, b"", reason)))
+    PersistentError::Damaged {
+        place: location.to_string(),
+        reason: reason.to_string(),
+    }
 }
 
 fn format_checksum(format: &Format) -> i64 {
     let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&format.description.to_le_bytes());
     for part in [&format.codec, &format.key, &format.value] {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }
     i64::from(hasher.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A scan from the beginning for each chunk would make opening a map quadratic.
+    #[tokio::test]
+    async fn reading_goes_on_where_it_stopped_without_a_scan() {
+        let mut sqlite = SqliteConnectOptions::new()
+            .in_memory(true)
+            .connect()
+            .await
+            .unwrap();
+        let table = Table::new("t", Path::new("t.db")).unwrap();
+        let create = AssertSqlSafe(table.create());
+        query(create).execute(&mut sqlite).await.unwrap();
+        for (sql, wanted) in [
+            (&table.first_rows, "SCAN t"),
+            (&table.next_rows, "SEARCH t USING PRIMARY KEY (key>?)"),
+            (&table.one_value, "SEARCH t USING PRIMARY KEY (key=?)"),
+            (&table.delete[3], "SEARCH t USING PRIMARY KEY (key=?)"),
+        ] {
+            let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+            let plan = query(explain).fetch_all(&mut sqlite).await.unwrap();
+            let steps: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+            assert!(steps.iter().any(|step| step == wanted), "{sql}: {steps:?}");
+            assert!(
+                !steps.iter().any(|step| step.contains("TEMP")),
+                "{sql}: {steps:?}"
+            );
+        }
+    }
 }

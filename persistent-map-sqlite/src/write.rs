@@ -6,7 +6,7 @@ use persistent_map_core::{ByteWrite, Location, PersistentError, Result};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, AssertSqlSafe, query, query_with};
 
-use crate::database::Connection;
+use crate::connection::Connection;
 use crate::failure::{leaves_no_trace, storage};
 use crate::schema::Table;
 
@@ -114,12 +114,10 @@ async fn commit(
     statements: Vec<Statement>,
     doing: impl Fn() -> String,
 ) -> Result<()> {
-    if connection.broken {
-        return Err(storage(
-            doing(),
-            sqlx::Error::Protocol("an earlier commit failed".into()),
-        )
-        .unknown());
+    if let Some(first) = &connection.broken {
+        return Err(PersistentError::Poisoned {
+            first: Arc::new(first.clone()),
+        });
     }
     let alone = statements.len() == 1;
     connection.in_transaction = !alone;
@@ -149,9 +147,13 @@ async fn commit(
         }
         Err(error) => {
             let definite = !at_commit || leaves_no_trace(&error);
-            let undone = connection.undo(definite).await;
             let error = storage(doing(), error);
-            Err(if undone { error } else { error.unknown() })
+            if connection.undo(definite).await {
+                return Err(error);
+            }
+            let error = error.unknown();
+            connection.broken = Some(error.clone());
+            Err(error)
         }
     }
 }
@@ -159,9 +161,7 @@ async fn commit(
 impl Connection {
     /// Makes sure that a failed transaction stays gone. Returns false if that cannot be told.
     async fn undo(&mut self, definite: bool) -> bool {
-        let undone = self.roll_back().await.is_ok() && (definite || self.barrier().await.is_ok());
-        self.broken |= !undone;
-        undone
+        self.roll_back().await.is_ok() && (definite || self.barrier().await.is_ok())
     }
 }
 

@@ -161,7 +161,7 @@ async fn a_corrupt_row_fails_the_open_with_file_table_row_and_key() {
         "the error shows the value: {text}"
     );
 
-    // Rows are read after the file was marked as in use and unmarked again, so it is compared by what it holds.
+    // The mark "in use" came and went, so the file is compared by what it holds.
     let mut connection = sqlite(&path).await;
     let rows: i64 = query_scalar("SELECT count(*) FROM entries")
         .fetch_one(&mut connection)

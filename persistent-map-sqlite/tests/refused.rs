@@ -226,16 +226,14 @@ async fn a_hard_link_is_not_a_second_database() {
     let (dir, path) = database().await;
     let other = dir.path().join("other.db");
     fs::hard_link(&path, &other).unwrap();
-    let map = PersistentMap::<String, String, _>::new(SqliteBackend::new(&path).await.unwrap())
+    let map = PersistentMap::new(SqliteBackend::new(&path).await.unwrap())
         .await
         .unwrap();
-    let error = SqliteBackend::new(&other).await.err();
-    assert!(
-        matches!(error, Some(PersistentError::InUse { .. })),
-        "{error:?}"
-    );
+    let error = SqliteBackend::new(&other).await.unwrap_err();
+    assert!(error.to_string().contains("other.db"), "{error}");
     map.insert("b".to_string(), "2".to_string()).await.unwrap();
     map.close().await.unwrap();
+    assert_eq!(open::<String>(&path).await.unwrap(), 2);
 }
 
 #[tokio::test]

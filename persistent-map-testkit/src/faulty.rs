@@ -157,7 +157,7 @@ where
     B: StorageBackend<K, V>,
 {
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        self.inner.capabilities().not_resident()
     }
 
     fn prepare(&self, key: &K, value: Option<&V>) -> Result<Option<Encoded>> {

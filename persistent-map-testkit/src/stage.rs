@@ -173,6 +173,10 @@ where
         self.expected = Some(entries);
     }
 
+    fn contains(&self, key: &K) -> bool {
+        self.entries.contains_key(key)
+    }
+
     fn entry(&mut self, key: K, value: V) -> Result<()> {
         if self.refuse_after == Some(self.entries.len()) {
             return Err(PersistentError::storage("loading", "the sink has refused"));

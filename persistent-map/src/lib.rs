@@ -13,7 +13,7 @@
 #![cfg_attr(
     feature = "sqlite",
     doc = r#"
-```
+```standalone_crate
 use persistent_map::{PersistentMap, sqlite::SqliteBackend, Result};
 
 #[tokio::main]
@@ -64,3 +64,8 @@ pub mod csv {
     //! ```
     pub use persistent_map_csv::*;
 }
+
+/// The examples of the README are compiled.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -62,6 +62,16 @@ fn decode_with_limit<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), De
             bytes,
             config::standard().with_limit::<{ 256 * 1024 * KIB }>(),
         ),
+        #[cfg(target_pointer_width = "64")] // These do not fit into a smaller word.
+        0x1000_0001..=0x1_0000_0000 => decode_from_slice(
+            bytes,
+            config::standard().with_limit::<{ 4096 * 1024 * KIB }>(),
+        ),
+        #[cfg(target_pointer_width = "64")]
+        0x1_0000_0001..=0x10_0000_0000 => decode_from_slice(
+            bytes,
+            config::standard().with_limit::<{ 64 * 1024 * 1024 * KIB }>(),
+        ),
         _ => decode_from_slice(
             bytes,
             config::standard().with_limit::<{ isize::MAX as usize }>(),

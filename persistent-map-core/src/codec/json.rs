@@ -7,7 +7,7 @@ use super::{Codec, CodecError, shape};
 /// `json`.
 ///
 /// The largest and slowest of the codecs. Map keys inside a value must be strings or numbers; `NaN` and infinities
-/// become `null` and are therefore refused for plain floats at `insert`.
+/// become `null`: refused by `insert` for plain floats, and read back as `None` in an `Option<f64>`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Json;
 

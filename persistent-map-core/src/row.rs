@@ -1,0 +1,123 @@
+//! Where stored rows are, and how to speak of one that is damaged.
+
+use std::fmt::{self, Write as _};
+use std::path::PathBuf;
+
+/// Where a store keeps its entries, for messages.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Location {
+    /// The file, if it is one.
+    pub file: Option<PathBuf>,
+    /// The table in it, if it has tables.
+    pub table: Option<String>,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.file, &self.table) {
+            (Some(file), Some(table)) => write!(f, "table `{table}` of {}", file.display()),
+            (Some(file), None) => write!(f, "{}", file.display()),
+            (None, Some(table)) => write!(f, "table `{table}`"),
+            (None, None) => f.write_str("the store"),
+        }
+    }
+}
+
+/// A stored row that cannot be read, with all that is needed to find it. It does not contain the value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CorruptRow {
+    /// The row is as it was written, but it is not of the types that the map was opened with.
+    pub intact: bool,
+    /// File and table.
+    pub location: Location,
+    /// The row's number in the order in which the store reads (1 is the first); in a text file, the line.
+    pub row: u64,
+    /// The key as text if it is printable, else in hexadecimal; cut after 64 bytes.
+    pub key: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl CorruptRow {
+    /// A report for row `row` of `location`, whose key has the bytes `key`.
+    pub fn new(location: Location, row: u64, key: &[u8], reason: impl Into<String>) -> Self {
+        CorruptRow {
+            intact: false,
+            location,
+            row,
+            key: printable(key),
+            reason: reason.into(),
+        }
+    }
+}
+
+impl CorruptRow {
+    /// The same report for a row that is as it was written, but does not decode.
+    #[must_use]
+    pub fn intact(mut self) -> Self {
+        self.intact = true;
+        self
+    }
+
+    /// What to do about it.
+    pub(crate) fn advice(&self) -> &'static str {
+        if self.intact {
+            "The row is as it was written: open the map with the types that it was written for. If the type was \
+             narrowed on purpose, `.on_corrupt(OnCorrupt::Quarantine)` sets aside the rows that no longer fit"
+        } else {
+            "Restore the file from a backup (without the `-wal` file of this one, if there is any), or open it with \
+             `.on_corrupt(OnCorrupt::Quarantine)` to set such rows aside"
+        }
+    }
+}
+
+impl fmt::Display for CorruptRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "row {} of {}, key {}: {}",
+            self.row, self.location, self.key, self.reason
+        )
+    }
+}
+
+fn printable(key: &[u8]) -> String {
+    const SHOWN: usize = 64;
+    let shown = &key[..key.len().min(SHOWN)];
+    let more = if key.len() > SHOWN { "…" } else { "" };
+    // Codecs put a length or a tag before a text, so one leading byte may be anything.
+    let text = match shown {
+        [first, rest @ ..] if !first.is_ascii_graphic() || rest.len() == usize::from(*first) => {
+            rest
+        }
+        all => all,
+    };
+    if !text.is_empty()
+        && text
+            .iter()
+            .all(|byte| byte.is_ascii_graphic() || *byte == b' ')
+    {
+        format!("{:?}{more}", String::from_utf8_lossy(text))
+    } else {
+        let mut hex = String::from("0x");
+        for byte in shown {
+            let _ = write!(hex, "{byte:02x}");
+        }
+        hex + more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn keys_are_shown_as_text_where_they_are_text() {
+        assert_eq!(printable(b"\x03LHR"), "\"LHR\"");
+        assert_eq!(printable(b"LHR"), "\"LHR\"");
+        assert_eq!(printable(&[1, 0, 255]), "0x0100ff");
+        assert_eq!(printable(&[]), "0x");
+        assert!(printable(&[b'a'; 100]).ends_with("\"…"));
+    }
+}

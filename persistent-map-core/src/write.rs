@@ -1,0 +1,96 @@
+//! A change on its way from the map to the store.
+
+use std::fmt;
+
+/// One change of one key, on its way to the store: an insert if it has a value, a removal if it has none.
+#[derive(Debug, Clone)]
+pub struct Write<K, V> {
+    key: K,
+    value: Option<V>,
+    encoded: Option<Encoded>,
+    /// When it was prepared, memory had no equal key.
+    key_is_new: bool,
+}
+
+impl<K, V> Write<K, V> {
+    /// Stores `value` under `key`.
+    pub fn insert(key: K, value: V) -> Self {
+        Write {
+            key,
+            value: Some(value),
+            encoded: None,
+            key_is_new: false,
+        }
+    }
+
+    /// Removes `key`.
+    pub fn remove(key: K) -> Self {
+        Write {
+            key,
+            value: None,
+            encoded: None,
+            key_is_new: false,
+        }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &K {
+        &self.key
+    }
+
+    /// The value, or `None` for a removal.
+    pub fn value(&self) -> Option<&V> {
+        self.value.as_ref()
+    }
+
+    /// What the store's own [`prepare`](crate::StorageBackend::prepare) returned for this write.
+    pub fn encoded(&self) -> Option<&Encoded> {
+        self.encoded.as_ref()
+    }
+
+    /// Speaks of the entry by the key that it has already, or remembers that it has none.
+    pub(crate) fn resolve_key(&mut self, resident: Option<K>) {
+        self.key_is_new = resident.is_none();
+        if let Some(key) = resident {
+            self.key = key;
+        }
+    }
+
+    pub(crate) fn key_is_new(&self) -> bool {
+        self.key_is_new
+    }
+
+    pub(crate) fn set_encoded(&mut self, encoded: Option<Encoded>) {
+        self.encoded = encoded;
+    }
+
+    pub(crate) fn into_parts(self) -> (K, Option<V>) {
+        (self.key, self.value)
+    }
+}
+
+/// The bytes of a write.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// The key's bytes.
+    pub key: Vec<u8>,
+    /// The value's bytes, or `None` for a removal.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Encoded {
+    /// Bytes of key and value together.
+    pub fn size(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+    }
+}
+
+/// Sizes only: the bytes may be secret.
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encoded")
+            .field("key_bytes", &self.key.len())
+            .field("value_bytes", &self.value.as_ref().map(Vec::len))
+            .finish()
+    }
+}

@@ -1,0 +1,129 @@
+//! Keys that are equal and are written differently: one entry, in memory as in the store.
+
+use std::path::{Path, PathBuf};
+
+use persistent_map_core::{PersistentMap, StorageBackend, async_trait};
+use persistent_map_testkit::Faults;
+
+mod support;
+use support::Shelf;
+
+/// `a/b`, `a/b/` and `a//b` are equal paths, with bytes of their own.
+const SPELLINGS: [&str; 3] = ["a/b", "a/b/", "a//b"];
+
+#[tokio::test]
+async fn an_entry_keeps_the_key_that_it_was_first_stored_with() {
+    let shelf = Shelf::bincode();
+    let rows = shelf.rows();
+    let map = PersistentMap::<PathBuf, u64, _>::new(shelf).await.unwrap();
+    for (n, spelling) in (0..).zip(SPELLINGS) {
+        map.insert(PathBuf::from(spelling), n).await.unwrap();
+    }
+    assert_eq!((map.len(), rows.lock().unwrap().len()), (1, 1));
+    map.close().await.unwrap();
+
+    let map = PersistentMap::<PathBuf, u64, _>::new(Shelf::on(&rows))
+        .await
+        .unwrap();
+    assert_eq!(map.get(Path::new("a/b")), Some(2));
+    assert_eq!(map.remove(Path::new("a//b")).await.unwrap(), Some(2));
+    assert!(
+        rows.lock().unwrap().is_empty(),
+        "a removed entry is still stored"
+    );
+}
+
+#[tokio::test]
+async fn writers_who_spell_a_new_key_differently_meet_in_one_row() {
+    let shelf = Shelf::bincode();
+    let rows = shelf.rows();
+    let faults = Faults::new();
+    let map = PersistentMap::<PathBuf, u64, _>::new(faults.wrap(shelf))
+        .await
+        .unwrap();
+    faults.pause();
+    let mut calls = tokio::task::JoinSet::new();
+    for (n, spelling) in (0..).zip(SPELLINGS.into_iter().cycle().take(30)) {
+        let map = map.clone();
+        calls.spawn(async move { map.insert(PathBuf::from(spelling), n).await.unwrap() });
+    }
+    while map.stats().pending < 20 && faults.writes() == 0 {
+        tokio::task::yield_now().await;
+    }
+    faults.resume();
+    calls.join_all().await;
+    assert_eq!((map.len(), rows.lock().unwrap().len()), (1, 1));
+    assert_eq!(map.get(Path::new("a/b")), Some(29));
+    map.close().await.unwrap();
+    let map = PersistentMap::<PathBuf, u64, _>::new(Shelf::on(&rows))
+        .await
+        .unwrap();
+    assert_eq!(map.get(Path::new("a/b")), Some(29));
+}
+
+#[tokio::test]
+async fn two_rows_of_equal_keys_are_reported_and_can_be_set_aside() {
+    let shelf = Shelf::bincode();
+    let rows = shelf.rows();
+    let map = PersistentMap::<String, u64, _>::new(shelf).await.unwrap();
+    map.insert("a/b".to_string(), 1).await.unwrap();
+    map.insert("a/b/".to_string(), 2).await.unwrap();
+    map.close().await.unwrap();
+
+    let error = PersistentMap::<PathBuf, u64, _>::new(Shelf::on(&rows))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("an earlier row has an equal key"),
+        "{error}"
+    );
+    let (map, report) = PersistentMap::<PathBuf, u64, _>::builder(Shelf::on(&rows))
+        .on_corrupt(persistent_map_core::OnCorrupt::Quarantine)
+        .open_with_report()
+        .await
+        .unwrap();
+    assert_eq!((map.len(), report.quarantined.len()), (1, 1));
+}
+
+/// A backend for one type, to see that it is called with the key that it has.
+#[derive(Default)]
+struct Log(std::sync::Mutex<Vec<PathBuf>>);
+
+#[async_trait]
+impl StorageBackend<PathBuf, u64> for Log {
+    async fn load_all(
+        &self,
+    ) -> persistent_map_core::Result<std::collections::HashMap<PathBuf, u64>> {
+        Ok(std::collections::HashMap::new())
+    }
+    async fn save(&self, key: PathBuf, _: u64) -> persistent_map_core::Result<()> {
+        self.0.lock().unwrap().push(key);
+        Ok(())
+    }
+    async fn delete(&self, key: &PathBuf) -> persistent_map_core::Result<()> {
+        self.0.lock().unwrap().push(key.clone());
+        Ok(())
+    }
+    async fn flush(&self) -> persistent_map_core::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_typed_backend_is_given_the_key_that_it_has() {
+    let map = PersistentMap::new(Log::default()).await.unwrap();
+    map.insert(PathBuf::from("a/b"), 1).await.unwrap();
+    map.insert(PathBuf::from("a/b/"), 2).await.unwrap();
+    map.remove(Path::new("a//b")).await.unwrap();
+    let spelled: Vec<String> = map
+        .backend()
+        .0
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|path| path.to_str().unwrap().to_string())
+        .collect();
+    assert_eq!(spelled, ["a/b", "a/b", "a/b"]);
+}

@@ -1,0 +1,77 @@
+//! `torture`: proofs of the map's promises that no test inside one healthy process can give, because they need a process
+//! to be killed or a kernel to fail.
+//!
+//! Each proof is a subcommand in a file of its own. It plays the parent: it starts children of this same binary that
+//! write to a store and say what they do, one line a call; it lets harm come to them; then it has a fresh process open
+//! the store, and compares. The truth about the store (`oracle`) never lives in the store, nor in the process that is
+//! harmed.
+//!
+//! Exit codes: 0 all promises kept, 1 one was broken, 2 the harness itself failed, 3 this machine cannot run the proof.
+
+mod dump;
+mod failure;
+mod kill;
+mod oracle;
+mod process;
+mod protocol;
+mod record;
+mod worker;
+
+// They need strace and loop mounts, which only Linux has.
+#[cfg(target_os = "linux")]
+mod disk_full;
+#[cfg(target_os = "linux")]
+mod faults;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "torture",
+    about = "Kills processes and fails system calls under persistent-map, and checks what is left"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// SIGKILL at random moments, also while the store is opened or made
+    Kill(kill::Args),
+    /// The n-th fsync, write, .. fails, for n = 1, 2, 3, .. (by strace)
+    #[cfg(target_os = "linux")]
+    Faults(faults::Args),
+    /// A disk that fills up and is relieved while the map stays open (needs root)
+    #[cfg(target_os = "linux")]
+    Diskfull(disk_full::Args),
+    /// Writes to a store and says what it does
+    #[command(hide = true)]
+    Worker(worker::Args),
+    /// Opens a store and says what is in it
+    #[command(hide = true)]
+    Dump(dump::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Kill(args) => kill::run(&args).map(Some),
+        #[cfg(target_os = "linux")]
+        Command::Faults(args) => faults::run(&args).map(Some),
+        #[cfg(target_os = "linux")]
+        Command::Diskfull(args) => disk_full::run(&args).map(Some),
+        Command::Worker(args) => worker::run(&args).map(|()| None),
+        Command::Dump(args) => dump::run(&args).map(|()| None),
+    };
+    match result {
+        Ok(Some(figures)) => println!("{figures}"),
+        Ok(None) => {}
+        Err(failure) => {
+            eprintln!("{failure}");
+            return failure.exit_code();
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,128 @@
+//! What a child tells its parent: one line a fact, one `write` a line, so that all lines up to the kill arrive whole.
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::str::FromStr;
+
+/// Keys contain no spaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// The map is open.
+    Opened,
+    /// A call is about to be made.
+    Attempt {
+        key: String,
+        version: u64,
+        change: Change,
+    },
+    /// The call has returned `Ok`.
+    Acknowledged { key: String, version: u64 },
+    /// The call has returned an error.
+    Failed {
+        key: String,
+        version: u64,
+        why: Refusal,
+    },
+    /// What kept the store from writing has been taken away.
+    Relieved,
+    /// An entry that the store has.
+    Stored { key: String, version: u64 },
+    /// A promise that the child itself saw broken.
+    Broken(String),
+    /// The child has done all that it was started for.
+    Done,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Put,
+    Remove,
+}
+
+/// What the error of a failed call said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    NotApplied,
+    Unknown,
+    Poisoned,
+}
+
+/// Tells the parent. A parent who has gone ends the child.
+pub(crate) fn say(line: &Line) {
+    let text = format!("{line}\n");
+    let mut stdout = io::stdout().lock();
+    // Standard output passes a buffer that ends a line on as it is: one `write`.
+    if stdout.write_all(text.as_bytes()).is_err() || stdout.flush().is_err() {
+        std::process::abort();
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Line::Opened => write!(f, "O"),
+            Line::Attempt {
+                key,
+                version,
+                change: Change::Put,
+            } => write!(f, "A {key} {version} put"),
+            Line::Attempt {
+                key,
+                version,
+                change: Change::Remove,
+            } => write!(f, "A {key} {version} remove"),
+            Line::Acknowledged { key, version } => write!(f, "K {key} {version}"),
+            Line::Failed { key, version, why } => write!(f, "E {key} {version} {why:?}"),
+            Line::Relieved => write!(f, "R"),
+            Line::Stored { key, version } => write!(f, "S {key} {version}"),
+            Line::Broken(what) => write!(f, "X {}", what.replace('\n', " ")),
+            Line::Done => write!(f, "D"),
+        }
+    }
+}
+
+impl FromStr for Line {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unknown = || format!("not a line of ours: {text:?}");
+        if let Some(what) = text.strip_prefix("X ") {
+            return Ok(Line::Broken(what.to_string()));
+        }
+        let words: Vec<&str> = text.split(' ').collect();
+        let number = |word: &str| word.parse::<u64>().map_err(|_| unknown());
+        Ok(match *words.as_slice() {
+            ["O"] => Line::Opened,
+            ["A", key, version, change] => Line::Attempt {
+                key: key.to_string(),
+                version: number(version)?,
+                change: match change {
+                    "put" => Change::Put,
+                    "remove" => Change::Remove,
+                    _ => return Err(unknown()),
+                },
+            },
+            ["K", key, version] => Line::Acknowledged {
+                key: key.to_string(),
+                version: number(version)?,
+            },
+            ["E", key, version, why] => Line::Failed {
+                key: key.to_string(),
+                version: number(version)?,
+                why: match why {
+                    "NotApplied" => Refusal::NotApplied,
+                    "Unknown" => Refusal::Unknown,
+                    "Poisoned" => Refusal::Poisoned,
+                    _ => return Err(unknown()),
+                },
+            },
+            ["R"] => Line::Relieved,
+            ["S", key, version] => Line::Stored {
+                key: key.to_string(),
+                version: number(version)?,
+            },
+            ["D"] => Line::Done,
+            _ => return Err(unknown()),
+        })
+    }
+}
