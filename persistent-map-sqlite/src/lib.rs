@@ -14,6 +14,12 @@
 //! both. Beside it: `NAME-wal` while it is open (part of the database: never copy one without the other), and
 //! `NAME.lock`, which says who has it open.
 //!
+//! Rows that were set aside (`OnCorrupt::Quarantine`) are in the table `persistent_map_quarantine`, with the name of their
+//! map. If they were good after all, bring them back while no map is open, with any SQLite tool:
+//! `INSERT INTO entries SELECT key, value, checksum FROM persistent_map_quarantine WHERE map = 'entries'`.
+//!
+//! Keys may have 64 KiB, key and value together a little less than 1,000,000,000 bytes.
+//!
 //! Keep the file on a local disk. Neither SQLite's locks nor ours are to be trusted on network file systems.
 
 mod backend;

@@ -184,7 +184,7 @@ async fn quarantined_rows_are_kept_aside_and_the_rest_opens() {
     .await;
     change(
         &path,
-        "UPDATE entries SET checksum = checksum + 1 WHERE CAST(key AS TEXT) LIKE '%key 7'",
+        "UPDATE entries SET checksum = checksum + (1 << 40) WHERE CAST(key AS TEXT) LIKE '%key 7'",
     )
     .await;
     expected.remove("key 4");
@@ -246,4 +246,27 @@ async fn rows_of_the_wrong_kind_are_not_passed_over() {
             "{damage}: not noticed"
         );
     }
+}
+
+#[tokio::test]
+async fn quarantined_rows_can_be_brought_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let expected = entries(9);
+    let path = database(dir.path(), &expected).await;
+    let damage = "WHERE CAST(key AS TEXT) LIKE '%key 4'";
+    change(
+        &path,
+        &format!("UPDATE entries SET checksum = checksum + 1 {damage}"),
+    )
+    .await;
+    let (map, _) = open(&path, OnCorrupt::Quarantine).await.unwrap();
+    map.close().await.unwrap();
+    change(
+        &path,
+        "INSERT INTO entries SELECT key, value, checksum - 1 FROM persistent_map_quarantine WHERE map = 'entries'; \
+         DELETE FROM persistent_map_quarantine WHERE map = 'entries'",
+    )
+    .await;
+    let (map, _) = open(&path, OnCorrupt::Fail).await.unwrap();
+    assert_eq!(map.iter().collect::<HashMap<_, _>>(), expected);
 }

@@ -1,12 +1,14 @@
 //! One file, its maps, its owner, and what SQLite is set to.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use persistent_map_core::{Capabilities, PersistentError, PersistentMap, Survives};
 use persistent_map_sqlite::{SqliteBackend, Synchronous};
-use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, query_scalar};
+use serde::{Deserialize, Serialize};
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, query_scalar, raw_sql};
 
 #[tokio::test]
 async fn several_maps_live_in_one_file_with_types_of_their_own() {
@@ -342,4 +344,138 @@ async fn a_runtime_that_ends_in_a_commit_leaves_the_other_maps_of_the_file_usabl
     assert_eq!(other.len(), 20);
     let ending = PersistentMap::<u64, String, _>::new(db.table("ending").await.unwrap()).await;
     assert!(ending.unwrap().values().all(|value| value.len() == 2000));
+}
+
+#[tokio::test]
+async fn an_open_dropped_half_way_gives_its_table_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = Arc::new(SqliteBackend::new(dir.path().join("app.db")).await.unwrap());
+    for polls in 1..10 {
+        let open = PersistentMap::<u8, u8, _>::new(Arc::clone(&backend));
+        if let Some(map) = persistent_map_testkit::drop_after_polls(open, polls).await {
+            map.unwrap();
+            return;
+        }
+    }
+    PersistentMap::<u8, u8, _>::new(backend).await.unwrap();
+}
+
+#[tokio::test]
+async fn keys_are_refused_above_64_kib() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    let map = PersistentMap::new(SqliteBackend::new(&path).await.unwrap())
+        .await
+        .unwrap();
+    // Three bytes say how long the text is.
+    map.insert("k".repeat((64 << 10) - 3), 1u8).await.unwrap();
+    let error = map.insert("k".repeat((64 << 10) - 2), 1).await.unwrap_err();
+    assert!(
+        matches!(error, PersistentError::TooLarge { part: "key", .. }),
+        "{error}"
+    );
+    map.close().await.unwrap();
+    let map = PersistentMap::<String, u8, _>::new(SqliteBackend::new(&path).await.unwrap()).await;
+    assert_eq!(map.unwrap().len(), 1);
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Before {
+    name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Renamed {
+    title: String,
+}
+
+#[tokio::test]
+async fn a_renamed_field_is_accepted_once_and_for_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    let map = PersistentMap::new(SqliteBackend::new(&path).await.unwrap())
+        .await
+        .unwrap();
+    let value = Before { name: "a".into() };
+    map.insert(1u8, value).await.unwrap();
+    map.close().await.unwrap();
+    let open = async |accept| {
+        let backend = SqliteBackend::builder(&path)
+            .accept_other_types(accept)
+            .open()
+            .await?;
+        PersistentMap::<u8, Renamed, _>::new(backend).await
+    };
+    let error = open(false).await.unwrap_err();
+    assert!(error.to_string().contains("accept_other_types"), "{error}");
+    for accept in [true, false] {
+        let map = open(accept).await.unwrap();
+        assert_eq!(map.get(&1), Some(Renamed { title: "a".into() }));
+        map.close().await.unwrap();
+    }
+}
+
+/// What a kill would leave: the files as they are.
+fn crash_image(from: &Path, to: &Path) {
+    for suffix in ["", "-wal"] {
+        let name = |path: &Path| format!("{}{suffix}", path.display());
+        std::fs::copy(name(from), name(to)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_merges_the_log_of_a_killed_owner_does_not_lock_it_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, killed) = (dir.path().join("live.db"), dir.path().join("killed.db"));
+    let backend = SqliteBackend::builder(&live)
+        .shared_reads(true)
+        .open()
+        .await
+        .unwrap();
+    let map = PersistentMap::new(backend).await.unwrap();
+    map.insert(1u8, 1u8).await.unwrap();
+    crash_image(&live, &killed);
+    map.close().await.unwrap();
+
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&killed);
+    let mut reader: SqliteConnection = options.connect().await.unwrap();
+    let rows: i64 = query_scalar("SELECT count(*) FROM entries")
+        .fetch_one(&mut reader)
+        .await
+        .unwrap();
+    assert_eq!(rows, 1);
+    reader.close().await.unwrap();
+    assert!(!dir.path().join("killed.db-wal").exists());
+    let map = PersistentMap::<u8, u8, _>::new(SqliteBackend::new(&killed).await.unwrap()).await;
+    assert_eq!(map.unwrap().get(&1), Some(1));
+}
+
+#[tokio::test]
+async fn flush_syncs_whatever_readers_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    let open = SqliteBackend::builder(&path)
+        .shared_reads(true)
+        .synchronous(Synchronous::Normal);
+    let map = PersistentMap::new(open.open().await.unwrap())
+        .await
+        .unwrap();
+    map.insert(1u8, 1u8).await.unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut reader: SqliteConnection = options.connect().await.unwrap();
+    raw_sql("BEGIN; SELECT count(*) FROM entries")
+        .execute(&mut reader)
+        .await
+        .unwrap();
+    let barrier = "SELECT barrier FROM persistent_map_state";
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut other: SqliteConnection = options.connect().await.unwrap();
+    let before: i64 = query_scalar(barrier).fetch_one(&mut other).await.unwrap();
+    map.flush().await.unwrap();
+    // The flush is a durable commit of its own: a checkpoint would have answered success and done nothing.
+    let after: i64 = query_scalar(barrier).fetch_one(&mut other).await.unwrap();
+    assert_eq!(after, before + 1);
+    other.close().await.unwrap();
+    reader.close().await.unwrap();
+    map.close().await.unwrap();
 }

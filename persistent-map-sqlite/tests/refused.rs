@@ -319,3 +319,34 @@ async fn names_that_are_not_tables() {
         map.insert(name.to_string(), 1u8).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_log_without_its_database() {
+    let (_dir, path) = database().await;
+    let map = PersistentMap::<String, String, _>::new(SqliteBackend::new(&path).await.unwrap())
+        .await
+        .unwrap();
+    map.insert("b".to_string(), "2".to_string()).await.unwrap();
+    let alone = path.with_file_name("alone.db");
+    fs::copy(
+        path.with_file_name("app.db-wal"),
+        path.with_file_name("alone.db-wal"),
+    )
+    .unwrap();
+    map.close().await.unwrap();
+    assert_refused::<String>(
+        &alone,
+        &["the database is missing", "move the `-wal` file away"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_has_the_name_of_the_lock_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = dir.path().join("Cargo.lock");
+    fs::write(&lock, "not ours").unwrap();
+    let path = dir.path().join("Cargo");
+    assert_eq!(open::<String>(&path).await.unwrap(), 0);
+    assert_eq!(fs::read_to_string(&lock).unwrap(), "not ours");
+}

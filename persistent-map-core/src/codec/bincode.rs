@@ -14,7 +14,7 @@ use super::{Codec, CodecError};
 /// `MessagePack`.
 ///
 /// Decoding never claims more memory than about 256 times the size of the input (bincode checks lengths against a
-/// limit, which is chosen here by size). Two shapes escape that limit, so do not use them for files from strangers: a
+/// limit, which is chosen here by size; on machines of 32 bits only up to 16 MiB of input). Two shapes escape that limit, so do not use them for files from strangers: a
 /// recursive type (deep nesting overflows the stack) and a collection of zero-sized items (`Vec<()>`, a long loop).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bincode;

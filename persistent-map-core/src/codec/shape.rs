@@ -1,12 +1,15 @@
 //! What a type looks like to serde, as a text: `{iata:str,lat:f64,tz:?str}`.
 //!
 //! The type is deserialized from nothing: each time it asks for a piece, the question is written down and a sample is
-//! handed over. A type that refuses a sample (a date, say, that is not `""`) is asked again with the next one; one that
-//! refuses them all ends the text there, which is still the same text every time. The idea is that of
+//! handed over. A type that refuses a sample (a date, say, that is not `""`) is asked again with the next one. One that
+//! refuses them all is left out if an option or a collection is around it; otherwise the text ends there, with the names of
+//! the fields that follow. It is still the same text every time. A type that panics on a sample is contained like one that
+//! refuses it (unless the program aborts on panics). The idea is that of
 //! [serde-reflection](https://docs.rs/serde-reflection), cut down to what a fingerprint needs.
 //!
 //! The names of structs are left out, so that a type may be moved and renamed; the names of fields and variants are in,
-//! because codecs that store fields by position would otherwise read swapped fields without an error.
+//! because codecs that store fields by position would otherwise read swapped fields without an error. Each walk takes one
+//! variant of each enum; the others are goals of further walks, so that variants inside of variants are seen.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt::{self, Write as _};
