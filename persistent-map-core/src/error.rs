@@ -104,7 +104,7 @@ pub enum PersistentError {
 
     /// A store that is damaged as a whole, so that no row of it can be trusted.
     #[error(
-        "{place} is damaged: {reason}. Restore the file from a backup (without the `-wal` file of this one, if there is any)"
+        "{place} is damaged: {reason}. Restore the file from a backup (and move a `-wal` or `.journal` file away that is not from the same backup)"
     )]
     Damaged {
         /// The file and table.

@@ -63,11 +63,11 @@ impl CorruptRow {
     /// What to do about it.
     pub(crate) fn advice(&self) -> &'static str {
         if self.intact {
-            "The row is as it was written: open the map with the types that it was written for. If the type was \
-             narrowed on purpose, `.on_corrupt(OnCorrupt::Quarantine)` sets aside the rows that no longer fit"
+            "Open the map with the types that it was written for. If the type was narrowed on purpose, \
+             `.on_corrupt(OnCorrupt::Quarantine)` sets aside the rows that no longer fit"
         } else {
-            "Restore the file from a backup (without the `-wal` file of this one, if there is any), or open it with \
-             `.on_corrupt(OnCorrupt::Quarantine)` to set such rows aside"
+            "Restore the file from a backup (and move a `-wal` or `.journal` file away that is not from the same backup), or \
+             open it with `.on_corrupt(OnCorrupt::Quarantine)` to set such rows aside"
         }
     }
 }

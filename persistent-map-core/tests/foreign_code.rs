@@ -381,8 +381,7 @@ async fn a_map_of_other_types_is_not_a_map_of_damaged_rows() {
         for word in [
             "row 1",
             "missing field `name`",
-            "as it was written",
-            "the types that it was",
+            "the types that it was written for",
         ] {
             assert!(error.contains(word), "`{word}` is missing: {error}");
         }
