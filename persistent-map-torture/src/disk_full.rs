@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::oracle::Oracle;
 use crate::process::{self, Ended, Running};
 use crate::protocol::{Line, Refusal};
+use crate::store::Backend;
 use crate::worker::Planted;
 
 const DISK_BYTES: u64 = 8 << 20;
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// How much room there is, and what is written; random unless given
     #[arg(long)]
     seed: Option<u64>,
+    /// What keeps the entries
+    #[arg(long, value_enum, default_value_t = Backend::Sqlite)]
+    backend: Backend,
     #[arg(long, hide = true)]
     planted: Option<Planted>,
 }
@@ -66,6 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
                 Ending::Closed
             },
             seed: rng.u64(..),
+            backend: args.backend,
             planted: args.planted,
         };
         life.on(&disk.mount_point, &mut figures)
@@ -101,12 +106,13 @@ struct Life {
     tasks: u32,
     ending: Ending,
     seed: u64,
+    backend: Backend,
     planted: Option<Planted>,
 }
 
 impl Life {
     fn on(&self, disk: &Path, figures: &mut Figures) -> Result<(), Failure> {
-        let path = disk.join("app.db");
+        let path = disk.join(self.backend.file_name());
         let ballast = disk.join("ballast");
         leave_room(&ballast, self.room)?;
         let worker = self.worker(&path, &ballast)?;

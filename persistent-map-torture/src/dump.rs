@@ -2,18 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use persistent_map_core::PersistentMap;
-use persistent_map_sqlite::SqliteBackend;
-
 use crate::failure::Failure;
 use crate::oracle::Found;
 use crate::process::{self, Running};
 use crate::protocol::{Line, say};
-use crate::record::Record;
+use crate::store::open;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The database
+    /// The store
     path: PathBuf,
     /// Stay, with the store open, until killed
     #[arg(long)]
@@ -25,13 +22,6 @@ pub(crate) struct Args {
 pub(crate) enum Ending {
     Closed,
     Killed,
-}
-
-pub(crate) type Map = PersistentMap<String, Record, SqliteBackend>;
-
-/// Opens a store as most people do: with the default settings.
-pub(crate) async fn open(path: &Path) -> Result<Map, Failure> {
-    Ok(PersistentMap::new(SqliteBackend::new(path).await?).await?)
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {

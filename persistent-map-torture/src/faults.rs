@@ -13,12 +13,13 @@ use std::time::Instant;
 use clap::ValueEnum;
 use tempfile::TempDir;
 
-use crate::dump::{Ending, look_into, open};
+use crate::dump::{Ending, look_into};
 use crate::failure::Failure;
 use crate::oracle::Oracle;
 use crate::process::{self, Ended, Running};
 use crate::protocol::{Change, Line, Refusal};
 use crate::record::Record;
+use crate::store::open;
 use crate::worker::{Planted, key_name};
 
 /// Entries of the store before anything fails.

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::oracle::Oracle;
 use crate::process::{self, Running};
 use crate::protocol::Line;
+use crate::store::Backend;
 use crate::worker::Planted;
 
 /// More versions than a worker uses before it is killed.
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Where to put the stores; the system's directory for temporary files unless given
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// What keeps the entries
+    #[arg(long, value_enum, default_value_t = Backend::Sqlite)]
+    backend: Backend,
     #[arg(long, hide = true)]
     planted: Option<Planted>,
 }
@@ -69,8 +73,10 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
         if let Err(failure) = victim.kill_once(kill, args, &mut rng, &mut figures) {
             victim.dir.disable_cleanup(true);
             let context = format!(
-                "kill {kill}; again: torture kill --kills {} --tasks {} --seed {seed}",
-                args.kills, args.tasks
+                "kill {kill}; again: torture kill --backend {} --kills {} --tasks {} --seed {seed}",
+                args.backend.name(),
+                args.kills,
+                args.tasks
             );
             return Err(failure.at(&context, victim.dir.path()));
         }
@@ -86,8 +92,9 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
         acknowledged,
     } = figures;
     Ok(format!(
-        "kill: ok, seed {seed}, {} kills of {} tasks in {stores} stores, {while_opening} while opening \
+        "kill: ok, {}, seed {seed}, {} kills of {} tasks in {stores} stores, {while_opening} while opening \
          ({before_creation} before there was a store), {attempts} calls, {acknowledged} acknowledged, {} ms a kill",
+        args.backend.name(),
         args.kills,
         args.tasks,
         started.elapsed().as_millis() / u128::from(args.kills.max(1)),
@@ -103,7 +110,7 @@ impl Victim {
             None => builder.tempdir()?,
         };
         Ok(Victim {
-            path: dir.path().join("app.db"),
+            path: dir.path().join(args.backend.file_name()),
             dir,
             oracle: Oracle::default(),
             kills_left: rng.u64(1..=20),

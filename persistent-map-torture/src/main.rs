@@ -15,6 +15,7 @@ mod oracle;
 mod process;
 mod protocol;
 mod record;
+mod store;
 mod worker;
 
 // They need strace and loop mounts, which only Linux has.

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use persistent_map_core::{Outcome, PersistentError};
 
-use crate::dump::{Map, open};
 use crate::failure::Failure;
 use crate::process;
 use crate::protocol::{Change, Line, Refusal, say};
 use crate::record::{Record, random_size};
+use crate::store::{Map, open};
 
 /// Failed calls by which a task knows that the disk is full.
 const FAILURES_WHEN_FULL: u32 = 3;

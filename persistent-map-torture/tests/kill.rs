@@ -8,6 +8,14 @@ fn acknowledged_writes_survive_a_hundred_kills() {
 }
 
 #[test]
+fn acknowledged_writes_to_a_table_survive_a_hundred_kills() {
+    support::must_hold(
+        "kill",
+        &["--backend", "csv", "--kills", "100", "--tasks", "64"],
+    );
+}
+
+#[test]
 fn one_task_at_a_time_survives_kills_too() {
     support::must_hold("kill", &["--kills", "30", "--tasks", "1"]);
 }

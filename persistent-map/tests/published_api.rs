@@ -43,6 +43,22 @@ async fn a_map_in_sqlite() -> Result<()> {
     Ok(())
 }
 
+#[cfg(feature = "csv_backend")]
+#[tokio::test]
+async fn a_map_in_a_csv_file() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("my_data.csv");
+    for _ in 0..2 {
+        let map = PersistentMap::new(persistent_map::csv::CsvBackend::new(&path)).await?;
+        front_page(&map).await?;
+        map.insert("count".to_string(), "43".to_string()).await?;
+        map.flush().await?;
+        assert_eq!(std::fs::read_to_string(&path)?, "key,value\ncount,43\n");
+        map.close().await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_map_in_memory() -> Result<(), PersistentError> {
     let backend = InMemoryBackend::new();
