@@ -1,16 +1,21 @@
 //! Somebody else's table as a typed map, where it is: `cargo run --example airports_csv`.
 //!
 //! Copies `examples/data/airports.csv` to `example-data/airports.csv`, opens the copy, changes one airport, and shows
-//! what has become different in the file: that one line.
+//! what has become different in the file: that one line. With the path of another table of airports it opens that one,
+//! and says how many of them are those of the original.
 
 use std::fs;
+use std::path::PathBuf;
 
 use persistent_map::PersistentMap;
 use persistent_map::csv::CsvBackend;
-use persistent_map_examples::{AIRPORTS_CSV, Airport, Result, data_file};
+use persistent_map_examples::{AIRPORTS_CSV, Airport, Result, data_file, read};
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    if let Some(path) = std::env::args_os().nth(1) {
+        return compare(path.into()).await;
+    }
     let path = data_file("airports.csv")?;
     fs::copy(AIRPORTS_CSV, &path)?;
 
@@ -42,5 +47,23 @@ async fn main() -> Result<()> {
         }
     }
     println!("{count} line of {} is different.", after.lines().count());
+    Ok(())
+}
+
+async fn compare(path: PathBuf) -> Result<()> {
+    let backend = CsvBackend::new(&path).key_column("iata");
+    let map = PersistentMap::<String, Airport, _>::new(backend).await?;
+    let original = read(AIRPORTS_CSV)?;
+    let equal = map
+        .iter()
+        .filter(|(code, airport)| original.get(code) == Some(airport))
+        .count();
+    println!(
+        "{}: {} airports, {equal} of the original {}.",
+        path.display(),
+        map.len(),
+        original.len()
+    );
+    map.close().await?;
     Ok(())
 }
