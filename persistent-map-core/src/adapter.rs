@@ -10,6 +10,7 @@ use crate::byte_store::{ByteStore, ByteWrite, Format, RowSink, RowVerdict};
 use crate::capabilities::Capabilities;
 use crate::codec::{ADVICE, Codec, CodecError, shape};
 use crate::error::{PersistentError, Result};
+use crate::load::collect;
 use crate::panics::contain;
 use crate::row::{CorruptRow, Location};
 use crate::write::{Encoded, Write};
@@ -48,9 +49,7 @@ where
     }
 
     async fn load_all(&self) -> Result<HashMap<K, V>> {
-        let mut entries = HashMap::new();
-        StorageBackend::load(self, &mut Strict(&mut entries)).await?;
-        Ok(entries)
+        collect(self).await
     }
 
     async fn save(&self, key: K, value: V) -> Result<()> {
@@ -240,28 +239,5 @@ impl<K: Key, V: Value, C: Codec> RowSink for Decoder<'_, K, V, C> {
     fn damaged(&mut self, number: u64, key: &[u8], reason: &str) -> Result<()> {
         self.sink
             .corrupt(CorruptRow::new(self.location.clone(), number, key, reason))
-    }
-}
-
-/// Collects entries for a caller who has not said what to do with bad rows.
-struct Strict<'a, K, V>(&'a mut HashMap<K, V>);
-
-impl<K: Key, V: Value> LoadSink<K, V> for Strict<'_, K, V> {
-    fn expect(&mut self, entries: u64) {
-        self.0
-            .reserve(usize::try_from(entries.min(1 << 20)).unwrap_or(0));
-    }
-
-    fn contains(&self, key: &K) -> bool {
-        self.0.contains_key(key)
-    }
-
-    fn entry(&mut self, key: K, value: V) -> Result<()> {
-        self.0.insert(key, value);
-        Ok(())
-    }
-
-    fn corrupt(&mut self, row: CorruptRow) -> Result<()> {
-        Err(PersistentError::Corrupt(Box::new(row)))
     }
 }

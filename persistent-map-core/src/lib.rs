@@ -37,7 +37,7 @@ pub use codec::MessagePack;
 pub use codec::{Bincode, Codec};
 pub use error::{Cause, Outcome, PersistentError, Result};
 pub use iter::{Iter, Keys, Values};
-pub use load::{OnCorrupt, OpenReport, Progress};
+pub use load::{OnCorrupt, OpenReport, Progress, collect};
 pub use map::PersistentMap;
 pub use row::{CorruptRow, Location};
 pub use status::{Phase, Stats};

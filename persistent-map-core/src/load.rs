@@ -1,9 +1,10 @@
 //! From the store into memory at open: progress, bad rows, and what there is to say afterwards.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
-use crate::backend::LoadSink;
+use crate::backend::{Key, LoadSink, StorageBackend, Value};
 use crate::cache::Cache;
 use crate::error::{PersistentError, Result};
 use crate::row::CorruptRow;
@@ -127,5 +128,59 @@ where
                 Ok(())
             }
         }
+    }
+}
+
+/// All entries that [`StorageBackend::load`] gives, for backends whose `load_all` is nothing but that. A row that cannot be
+/// read is an error.
+///
+/// # Errors
+/// What `load` says, and [`Corrupt`](PersistentError::Corrupt).
+///
+/// # Cancel safety
+/// That of the backend's `load`.
+///
+/// ```
+/// use persistent_map_core::{StorageBackend, collect};
+/// # use persistent_map_testkit::Disk;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> persistent_map_core::Result<()> {
+/// let backend = Disk::<String, u32>::new().backend();
+/// backend.save("a".to_string(), 1).await?;
+/// assert_eq!(collect(&backend).await?["a"], 1);
+/// # Ok(())
+/// # }
+/// ```
+pub async fn collect<K, V, B>(backend: &B) -> Result<HashMap<K, V>>
+where
+    K: Key,
+    V: Value,
+    B: StorageBackend<K, V> + ?Sized,
+{
+    let mut entries = HashMap::new();
+    backend.load(&mut Strict(&mut entries)).await?;
+    Ok(entries)
+}
+
+/// Collects entries for a caller who has not said what to do with bad rows.
+struct Strict<'a, K, V>(&'a mut HashMap<K, V>);
+
+impl<K: Key, V: Value> LoadSink<K, V> for Strict<'_, K, V> {
+    fn expect(&mut self, entries: u64) {
+        self.0
+            .reserve(usize::try_from(entries.min(1 << 20)).unwrap_or(0));
+    }
+
+    fn contains(&self, key: &K) -> bool {
+        self.0.contains_key(key)
+    }
+
+    fn entry(&mut self, key: K, value: V) -> Result<()> {
+        self.0.insert(key, value);
+        Ok(())
+    }
+
+    fn corrupt(&mut self, row: CorruptRow) -> Result<()> {
+        Err(PersistentError::Corrupt(Box::new(row)))
     }
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use persistent_map_core::{
-    Capabilities, CorruptRow, Encoded, Key, LoadSink, PersistentError, Result, StorageBackend,
-    Survives, Value, Write,
+    Capabilities, Encoded, Key, LoadSink, PersistentError, Result, StorageBackend, Survives, Value,
+    Write, collect,
 };
 
 use crate::disk::{Disk, OsDisk};
@@ -201,9 +201,7 @@ impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
     }
 
     async fn load_all(&self) -> Result<HashMap<K, V>> {
-        let mut entries = HashMap::new();
-        StorageBackend::load(self, &mut Strict(&mut entries)).await?;
-        Ok(entries)
+        collect(self).await
     }
 
     async fn save(&self, key: K, value: V) -> Result<()> {
@@ -299,25 +297,5 @@ pub(crate) async fn blocking<T: Send + 'static>(
             let error = PersistentError::storage(doing, error);
             Err(if never_began { error } else { error.unknown() })
         }
-    }
-}
-
-/// Collects entries for a caller who has not said what to do with bad rows.
-struct Strict<'a, K, V>(&'a mut HashMap<K, V>);
-
-impl<K: Key, V: Value> LoadSink<K, V> for Strict<'_, K, V> {
-    fn expect(&mut self, _: u64) {}
-
-    fn contains(&self, key: &K) -> bool {
-        self.0.contains_key(key)
-    }
-
-    fn entry(&mut self, key: K, value: V) -> Result<()> {
-        self.0.insert(key, value);
-        Ok(())
-    }
-
-    fn corrupt(&mut self, row: CorruptRow) -> Result<()> {
-        Err(PersistentError::Corrupt(Box::new(row)))
     }
 }

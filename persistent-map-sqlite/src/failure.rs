@@ -1,6 +1,6 @@
 //! SQLite's errors, and what they say about a commit.
 
-use persistent_map_core::PersistentError;
+use persistent_map_core::{Location, PersistentError};
 
 // https://www.sqlite.org/rescode.html
 const BUSY: i32 = 5;
@@ -12,6 +12,14 @@ const IOERR_NOMEM: i32 = 3082;
 
 pub(crate) fn storage(doing: impl Into<String>, error: sqlx::Error) -> PersistentError {
     PersistentError::storage(doing, error)
+}
+
+/// Damage to a table that is not of a single row.
+pub(crate) fn damaged(location: &Location, reason: impl Into<String>) -> PersistentError {
+    PersistentError::Damaged {
+        place: location.to_string(),
+        reason: reason.into(),
+    }
 }
 
 pub(crate) fn is_busy(error: &sqlx::Error) -> bool {

@@ -30,6 +30,7 @@ mod file;
 mod read;
 mod schema;
 mod settings;
+mod transaction;
 mod write;
 
 pub use backend::{SqliteBackend, SqliteBuilder};

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use persistent_map_core::{Location, PersistentError, Result, RowSink, RowVerdict};
+use persistent_map_core::{Location, Result, RowSink, RowVerdict};
 use sqlx::{AssertSqlSafe, query_scalar};
 
 use crate::connection::Connection;
-use crate::failure::storage;
+use crate::failure::{damaged, storage};
 use crate::schema::{LARGE_VALUE, Table};
 use crate::write::{checksum, set_aside};
 
@@ -150,12 +150,5 @@ impl<'a> PackedRow<'a> {
             key,
             value,
         })
-    }
-}
-
-fn damaged(location: &Location, reason: String) -> PersistentError {
-    PersistentError::Damaged {
-        place: location.to_string(),
-        reason,
     }
 }

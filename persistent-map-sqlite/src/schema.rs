@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use persistent_map_core::{Format, Location, PersistentError, Result};
 use persistent_map_file::{LockFile, refused, sync_directory_of, with_suffix};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, query, query_scalar, raw_sql,
 };
 
 use crate::connection::Connection;
-use crate::failure::storage;
+use crate::failure::{damaged, storage};
 use crate::file::{APPLICATION_ID, FORMAT_VERSION};
+use crate::transaction::{Statement, bind};
 
 const TABLES: &str = "
     CREATE TABLE persistent_map_maps (
@@ -265,9 +266,14 @@ pub(crate) async fn agree_on_format(
             if found == *format {
                 return Ok(());
             }
-            record(connection, "UPDATE persistent_map_maps SET codec = ?2, key_type = ?3, value_type = ?4, description = ?5, checksum = ?6 WHERE name = ?1", table, format)
-                .await
-                .map_err(failed)
+            let update = record(
+                "UPDATE persistent_map_maps SET codec = ?2, key_type = ?3, value_type = ?4, description = ?5, \
+                 checksum = ?6 WHERE name = ?1",
+                table,
+                format,
+            )?;
+            let doing = || format!("recording the types of {location}");
+            connection.commit(vec![update], doing).await
         }
         (None, true) => Err(damaged(
             location,
@@ -283,32 +289,15 @@ async fn create_table(
     format: &Format,
     location: &Location,
 ) -> Result<()> {
-    let failed = |error| storage(format!("making {location}"), error);
-    connection.in_transaction = true;
-    let made = async {
-        query("BEGIN IMMEDIATE")
-            .execute(&mut connection.sqlite)
-            .await?;
-        query(AssertSqlSafe(table.create()))
-            .execute(&mut connection.sqlite)
-            .await?;
-        let insert = "INSERT INTO persistent_map_maps \
-             (name, codec, key_type, value_type, description, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        record(connection, insert, table, format).await?;
-        query("COMMIT").execute(&mut connection.sqlite).await
-    }
-    .await;
-    match made {
-        Ok(_) => {
-            connection.in_transaction = false;
-            Ok(())
-        }
-        Err(error) => {
-            // An empty table that comes back after a crash does no harm.
-            let _ = connection.roll_back().await;
-            Err(failed(error))
-        }
-    }
+    let create = (table.create().into(), SqliteArguments::default());
+    let insert = record(
+        "INSERT INTO persistent_map_maps (name, codec, key_type, value_type, description, checksum) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        table,
+        format,
+    )?;
+    let doing = || format!("making {location}");
+    connection.commit(vec![create, insert], doing).await
 }
 
 fn compare(found: &Format, expected: &Format, location: &Location) -> Result<()> {
@@ -345,29 +334,14 @@ fn compare_codecs(found: &Format, expected: &Format, location: &Location) -> Res
 }
 
 /// Writes down what a map's bytes mean. `sql` takes the name first, then the parts of the format.
-async fn record(
-    connection: &mut Connection,
-    sql: &'static str,
-    table: &Table,
-    format: &Format,
-) -> Result<(), sqlx::Error> {
-    query(sql)
-        .bind(table.name())
-        .bind(&format.codec)
-        .bind(&format.key)
-        .bind(&format.value)
-        .bind(format.description)
-        .bind(format_checksum(format))
-        .execute(&mut connection.sqlite)
-        .await
-        .map(drop)
-}
-
-fn damaged(location: &Location, reason: &str) -> PersistentError {
-    PersistentError::Damaged {
-        place: location.to_string(),
-        reason: reason.to_string(),
+fn record(sql: &str, table: &Table, format: &Format) -> Result<Statement> {
+    let mut arguments = SqliteArguments::default();
+    for text in [table.name(), &format.codec, &format.key, &format.value] {
+        bind(&mut arguments, text)?;
     }
+    bind(&mut arguments, format.description)?;
+    bind(&mut arguments, format_checksum(format))?;
+    Ok((sql.into(), arguments))
 }
 
 fn format_checksum(format: &Format) -> i64 {

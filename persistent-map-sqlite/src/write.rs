@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use persistent_map_core::{ByteWrite, Location, PersistentError, Result};
+use persistent_map_core::{ByteWrite, Location, Result};
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments as _, AssertSqlSafe, query, query_with};
 
 use crate::connection::Connection;
-use crate::failure::{leaves_no_trace, storage};
 use crate::schema::Table;
+use crate::transaction::{Statement, bind};
 
 /// The checksum of a row: CRC-32 over the key's length, the key and the value, so that a byte cannot move between them
 /// unnoticed.
@@ -30,7 +29,7 @@ pub(crate) async fn batch(
     let statements = statements(table, batch)?;
     let count = batch.len();
     let doing = || format!("writing {count} entries to {location}");
-    commit(connection, statements, doing).await
+    connection.commit(statements, doing).await
 }
 
 /// Removes all rows with one commit.
@@ -40,10 +39,8 @@ pub(crate) async fn clear(
     location: &Location,
 ) -> Result<()> {
     let statement = (Arc::clone(&table.clear), SqliteArguments::default());
-    commit(connection, vec![statement], || {
-        format!("clearing {location}")
-    })
-    .await
+    let doing = || format!("clearing {location}");
+    connection.commit(vec![statement], doing).await
 }
 
 /// Moves rows to where they are kept and not read, with one commit.
@@ -62,10 +59,8 @@ pub(crate) async fn set_aside(
         }
     }
     let doing = || format!("setting aside {} rows of {location}", keys.len());
-    commit(connection, statements, doing).await
+    connection.commit(statements, doing).await
 }
-
-type Statement = (Arc<str>, SqliteArguments);
 
 /// The last write of each key, in key order (neighbours share pages), in as few statements as there are ones in the
 /// binary form of their number.
@@ -99,75 +94,11 @@ fn statements(table: &Table, batch: &[ByteWrite<'_>]) -> Result<Vec<Statement>> 
     Ok(statements)
 }
 
-fn bind<'a, T>(arguments: &mut SqliteArguments, value: T) -> Result<()>
-where
-    T: sqlx::Encode<'a, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-{
-    arguments
-        .add(value)
-        .map_err(|error| PersistentError::storage("binding an argument", error))
-}
-
-/// Runs statements as one transaction. A single statement is one by itself.
-async fn commit(
-    connection: &mut Connection,
-    statements: Vec<Statement>,
-    doing: impl Fn() -> String,
-) -> Result<()> {
-    if let Some(first) = &connection.broken {
-        return Err(PersistentError::Poisoned {
-            first: Arc::new(first.clone()),
-        });
-    }
-    let alone = statements.len() == 1;
-    connection.in_transaction = !alone;
-    // A failure before COMMIT leaves nothing in the log that a crash could bring back.
-    let mut at_commit = alone;
-    let done = async {
-        let sqlite = &mut connection.sqlite;
-        if !alone {
-            query("BEGIN IMMEDIATE").execute(&mut *sqlite).await?;
-        }
-        for (sql, arguments) in statements {
-            query_with(AssertSqlSafe(sql), arguments)
-                .execute(&mut *sqlite)
-                .await?;
-        }
-        if !alone {
-            at_commit = true;
-            query("COMMIT").execute(sqlite).await?;
-        }
-        Ok(())
-    }
-    .await;
-    match done {
-        Ok(()) => {
-            connection.in_transaction = false;
-            Ok(())
-        }
-        Err(error) => {
-            let definite = !at_commit || leaves_no_trace(&error);
-            let error = storage(doing(), error);
-            if connection.undo(definite).await {
-                return Err(error);
-            }
-            let error = error.unknown();
-            connection.broken = Some(error.clone());
-            Err(error)
-        }
-    }
-}
-
-impl Connection {
-    /// Makes sure that a failed transaction stays gone. Returns false if that cannot be told.
-    async fn undo(&mut self, definite: bool) -> bool {
-        self.roll_back().await.is_ok() && (definite || self.barrier().await.is_ok())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use sqlx::Arguments as _;
 
     use super::*;
 

@@ -36,28 +36,8 @@ async fn sqlite(path: &Path, sql: &'static str) {
     connection.close().await.unwrap();
 }
 
-/// Opening fails with all of these words, and nothing is changed, removed or left beside the file.
 async fn assert_refused<V: persistent_map_core::Value>(path: &Path, words: &[&str]) {
-    let listing = || {
-        let mut names: Vec<_> = fs::read_dir(path.parent().unwrap())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        names.sort();
-        names
-    };
-    let (bytes, names) = (fs::read(path).ok(), listing());
-    let error = open::<V>(path).await.unwrap_err();
-    let text = error.to_string();
-    assert!(
-        text.contains(path.file_name().unwrap().to_str().unwrap()),
-        "no path: {text}"
-    );
-    for word in words {
-        assert!(text.contains(word), "`{word}` is missing: {text}");
-    }
-    assert_eq!(fs::read(path).ok(), bytes, "the file was changed");
-    assert_eq!(listing(), names, "files were made or removed");
+    persistent_map_testkit::assert_refused(path, words, open::<V>(path)).await;
 }
 
 #[tokio::test]

@@ -11,6 +11,15 @@
 //! Texts that consist of pairs of quotation marks get one pair more inside `Some`, so that all of them stay apart. It is
 //! done in the text, not by quoting the cell: spreadsheets and other programs quote as they please and forget it.
 
+/// Methods of a serializer for what does not fit into the cells of a row.
+macro_rules! nested {
+    ($($method:ident($($argument:ty),*) -> $type:ident;)*) => {$(
+        fn $method(self, $(_: $argument),*) -> Result<Self::$type, CellError> {
+            Err(CellError::Nested)
+        }
+    )*};
+}
+
 mod de;
 mod row;
 mod ser;

@@ -42,14 +42,6 @@ struct Fields {
     cells: Vec<(&'static str, String)>,
 }
 
-macro_rules! no_struct {
-    ($($method:ident($($argument:ty),*) -> $type:ident;)*) => {$(
-        fn $method(self, $(_: $argument),*) -> Result<Self::$type, CellError> {
-            Err(CellError::Nested)
-        }
-    )*};
-}
-
 impl Serializer for Fields {
     type Ok = Vec<(&'static str, String)>;
     type Error = CellError;
@@ -87,7 +79,7 @@ impl Serializer for Fields {
         Err(CellError::Nested)
     }
 
-    no_struct! {
+    nested! {
         serialize_bool(bool) -> Ok;
         serialize_i8(i8) -> Ok;
         serialize_i16(i16) -> Ok;

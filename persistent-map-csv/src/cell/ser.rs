@@ -59,14 +59,6 @@ macro_rules! float {
     )*};
 }
 
-macro_rules! nested {
-    ($($method:ident($($argument:ty),*) -> $type:ident;)*) => {$(
-        fn $method(self, $(_: $argument),*) -> Result<Self::$type, CellError> {
-            Err(CellError::Nested)
-        }
-    )*};
-}
-
 impl Serializer for Plain {
     type Ok = Cell;
     type Error = CellError;
