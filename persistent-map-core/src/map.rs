@@ -295,8 +295,7 @@ where
         }
     }
 
-    /// Queues a call and waits for its answer. From the moment that the place is ours there is no way back and no
-    /// `await` until the request is handed over.
+    /// Waits for a place in the queue, and then for the answer.
     async fn submit<T>(
         &self,
         queue: &mpsc::Sender<Request<K, V>>,
@@ -304,6 +303,16 @@ where
     ) -> Result<T> {
         self.shared.status.check_writable()?;
         let place = queue.reserve().await.map_err(|_| PersistentError::Closed)?;
+        self.hand_over(queue, place, request).await
+    }
+
+    /// From the moment that the place is ours there is no way back, and no `await` until the request is handed over.
+    async fn hand_over<T>(
+        &self,
+        queue: &mpsc::Sender<Request<K, V>>,
+        place: mpsc::Permit<'_, Request<K, V>>,
+        request: impl FnOnce(Answer<T>) -> Request<K, V>,
+    ) -> Result<T> {
         let (answer, result) = oneshot::channel();
         place.send(request(answer));
         // Whatever is handed over before the queue is closed will be answered. After that it may lie there for good.
@@ -413,5 +422,54 @@ where
             .field("capabilities", &self.capabilities)
             .field("phase", &self.stats().phase)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    struct Nowhere;
+
+    #[async_trait]
+    impl StorageBackend<u8, u8> for Nowhere {
+        async fn load_all(&self) -> Result<HashMap<u8, u8>> {
+            Ok(HashMap::new())
+        }
+        async fn save(&self, _: u8, _: u8) -> Result<()> {
+            Ok(())
+        }
+        async fn delete(&self, _: &u8) -> Result<()> {
+            Ok(())
+        }
+        async fn flush(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// On two threads this can happen between two instructions, which no test from outside can bring about.
+    #[tokio::test]
+    async fn a_call_that_has_its_place_when_the_map_ends_does_not_hold_it_up_and_is_answered() {
+        let map = PersistentMap::new(Nowhere).await.unwrap();
+        let Engine::Stored(queue) = &map.engine else {
+            panic!("a backend without a store");
+        };
+        let place = queue.reserve().await.unwrap();
+        let closed = timeout(Duration::from_secs(5), map.close()).await;
+        closed.expect("the close waits for the place").unwrap();
+
+        let call = map.hand_over(queue, place, |answer| {
+            Request::Write(Write::insert(1, 1), answer)
+        });
+        let answer = timeout(Duration::from_secs(5), call)
+            .await
+            .expect("an answer");
+        assert!(matches!(answer, Err(PersistentError::Closed)), "{answer:?}");
     }
 }

@@ -83,18 +83,17 @@ where
         let mut requests = Vec::new();
         // A request to close does not go through the queue: there might be no place, with those who hold one asleep.
         while poll_fn(|context| {
-            if let Poll::Ready(count) = self.inbox.poll_recv_many(context, &mut requests, MAX_GROUP)
-            {
-                return Poll::Ready(count);
+            if closing.as_mut().poll(context).is_ready() {
+                return Poll::Ready(0);
             }
-            closing.as_mut().poll(context).map(|()| 0)
+            self.inbox.poll_recv_many(context, &mut requests, MAX_GROUP)
         })
         .await
             > 0
         {
             self.process(&mut requests).await;
         }
-        self.finish(requests).await;
+        self.finish().await;
     }
 
     async fn process(&self, requests: &mut Vec<Request<K, V>>) {
@@ -270,10 +269,11 @@ where
     }
 
     /// Does what was accepted, brings the store to rest, and says how it ended.
-    async fn finish(mut self, mut requests: Vec<Request<K, V>>) {
+    async fn finish(mut self) {
         // A place that somebody holds and does not use must not keep the map open, so this does not wait for the queue to
-        // end; `submit` watches for the end of the map as well as for its answer.
+        // end; who comes too late watches for the end of the map as well as for an answer.
         self.inbox.close();
+        let mut requests = Vec::new();
         while let Ok(request) = self.inbox.try_recv() {
             requests.push(request);
         }
@@ -316,7 +316,9 @@ impl<K, V> Group<K, V> {
     }
 
     fn has_room_for(&self, write: &Write<K, V>) -> bool {
-        self.writes.is_empty() || self.bytes + prepared_bytes(write) <= MAX_GROUP_BYTES
+        self.writes.is_empty()
+            || (self.writes.len() < MAX_GROUP
+                && self.bytes + prepared_bytes(write) <= MAX_GROUP_BYTES)
     }
 
     fn push(&mut self, write: Write<K, V>, answer: Answer<Option<V>>) {
