@@ -31,21 +31,7 @@ where
     }
 
     async fn load(&self, sink: &mut dyn LoadSink<K, V>) -> Result<()> {
-        let codec = self.codec();
-        let format = Format {
-            description: shape::VERSION,
-            codec: codec.id().to_string(),
-            key: codec.fingerprint::<K>(),
-            value: codec.fingerprint::<V>(),
-        };
-        let mut rows = Decoder {
-            codec,
-            location: self.location(),
-            sink,
-            decoded: 0,
-            first_misfit: None,
-        };
-        ByteStore::load(self, &format, &mut rows).await
+        ByteStore::load(self, &format_of::<K, V>(self), &mut Decoder::new(self, sink)).await
     }
 
     async fn load_all(&self) -> Result<HashMap<K, V>> {
@@ -73,10 +59,7 @@ where
         let bytes: Vec<ByteWrite<'_>> = batch
             .iter()
             .filter_map(|write| write.encoded().or_else(|| late.next()))
-            .map(|encoded| ByteWrite {
-                key: &encoded.key,
-                value: encoded.value.as_deref(),
-            })
+            .map(byte_write)
             .collect();
         if bytes.is_empty() {
             return Ok(());
@@ -88,12 +71,43 @@ where
         ByteStore::clear(self).await
     }
 
+    async fn read_back(&self, sink: &mut dyn LoadSink<K, V>) -> Result<()> {
+        ByteStore::read_back(self, &mut Decoder::new(self, sink)).await
+    }
+
+    async fn replace(&self, entries: Vec<(K, V)>) -> Result<()> {
+        let encoded = entries
+            .iter()
+            .map(|(key, value)| encode(self, key, Some(value)))
+            .collect::<Result<Vec<Encoded>>>()?;
+        drop(entries);
+        let rows: Vec<ByteWrite<'_>> = encoded.iter().map(byte_write).collect();
+        ByteStore::replace(self, &format_of::<K, V>(self), &rows).await
+    }
+
     async fn flush(&self) -> Result<()> {
         ByteStore::flush(self).await
     }
 
     async fn close(&self) -> Result<()> {
         ByteStore::close(self).await
+    }
+}
+
+fn format_of<K: Key, V: Value>(store: &impl ByteStore) -> Format {
+    let codec = store.codec();
+    Format {
+        description: shape::VERSION,
+        codec: codec.id().to_string(),
+        key: codec.fingerprint::<K>(),
+        value: codec.fingerprint::<V>(),
+    }
+}
+
+fn byte_write(encoded: &Encoded) -> ByteWrite<'_> {
+    ByteWrite {
+        key: &encoded.key,
+        value: encoded.value.as_deref(),
     }
 }
 
@@ -177,7 +191,17 @@ struct Decoder<'a, K, V, C> {
     first_misfit: Option<CorruptRow>,
 }
 
-impl<K: Key, V: Value, C: Codec> Decoder<'_, K, V, C> {
+impl<'a, K: Key, V: Value, C: Codec> Decoder<'a, K, V, C> {
+    fn new(store: &'a impl ByteStore<Codec = C>, sink: &'a mut dyn LoadSink<K, V>) -> Self {
+        Decoder {
+            codec: store.codec(),
+            location: store.location(),
+            sink,
+            decoded: 0,
+            first_misfit: None,
+        }
+    }
+
     fn contains(&self, key: &K) -> Result<bool> {
         contain("`Hash` or `Eq` of a key", || self.sink.contains(key))
     }

@@ -202,6 +202,38 @@ where
         Err(PersistentError::unsupported("clearing in one step"))
     }
 
+    /// Gives all entries to `sink` as they are stored now. Called between two writes, to compare the store with memory; it
+    /// changes nothing, and never sets a row aside.
+    ///
+    /// - A row that cannot be read: [`LoadSink::corrupt`].
+    /// - An error of the sink: stop and return it.
+    ///
+    /// Default: passes on what [`load_all`](Self::load_all) returns, so override it where `load_all` opens the store.
+    ///
+    /// # Errors
+    /// The store cannot be read, or the sink refused a row.
+    async fn read_back(&self, sink: &mut dyn LoadSink<K, V>) -> Result<()> {
+        for (key, value) in self.load_all().await? {
+            sink.entry(key, value)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces everything in the store by `entries`, with one commit, and takes these types (and the store's codec) for
+    /// the recorded ones: how a store moves to a new version of a type.
+    ///
+    /// Called while a map is opened, after [`load`](Self::load) of the older types has succeeded on the same store. No key
+    /// comes twice. After `Ok` it takes writes as after a `load` of the new types.
+    ///
+    /// Default: [`Unsupported`](PersistentError::Unsupported).
+    ///
+    /// # Errors
+    /// Nothing was changed, unless the error is marked [`unknown`](PersistentError::unknown).
+    async fn replace(&self, entries: Vec<(K, V)>) -> Result<()> {
+        drop(entries);
+        Err(PersistentError::unsupported("a change of types in place"))
+    }
+
     /// Writes out what the store still buffers, so that the files are complete as they stand. A store that buffers
     /// nothing has nothing to do.
     ///
@@ -300,6 +332,14 @@ where
 
     async fn clear(&self) -> Result<()> {
         (**self).clear().await
+    }
+
+    async fn read_back(&self, sink: &mut dyn LoadSink<K, V>) -> Result<()> {
+        (**self).read_back(sink).await
+    }
+
+    async fn replace(&self, entries: Vec<(K, V)>) -> Result<()> {
+        (**self).replace(entries).await
     }
 
     async fn flush(&self) -> Result<()> {

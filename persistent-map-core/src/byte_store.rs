@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::capabilities::Capabilities;
 use crate::codec::Codec;
-use crate::error::Result;
+use crate::error::{PersistentError, Result};
 use crate::row::Location;
 
 /// A store for bytes. Implement it, and [`StorageBackend<K, V>`](crate::StorageBackend) follows for every key and value
@@ -64,6 +64,27 @@ pub trait ByteStore: Send + Sync + 'static {
     /// # Errors
     /// Nothing was removed, unless the error is marked unknown.
     async fn clear(&self) -> Result<()>;
+
+    /// Gives all rows to `rows` as they are stored now. Called between two writes; it changes nothing.
+    ///
+    /// - A row with a bad checksum: [`RowSink::damaged`].
+    /// - An error of the sink: stop and return it.
+    ///
+    /// # Errors
+    /// What the sink says, or the store's own failure.
+    async fn read_back(&self, rows: &mut dyn RowSink) -> Result<()>;
+
+    /// Replaces all rows by `rows`, with one commit, and records `format` for what they are. Called after
+    /// [`load`](Self::load) with an older format has succeeded.
+    ///
+    /// Default: [`Unsupported`](crate::PersistentError::Unsupported).
+    ///
+    /// # Errors
+    /// Nothing was changed, unless the error is marked unknown.
+    async fn replace(&self, format: &Format, rows: &[ByteWrite<'_>]) -> Result<()> {
+        let _ = (format, rows);
+        Err(PersistentError::unsupported("a change of types in place"))
+    }
 
     /// Writes out what is buffered.
     ///
