@@ -291,6 +291,19 @@ impl<K, V> Write<K, V> {
         self.set_encoded(encoded);
         Ok(self)
     }
+
+    /// Prepares a write once more, whose key is now written as its entry's. It was prepared with a key that is as good, so
+    /// there is nothing new to refuse.
+    pub(crate) fn prepare_again<B>(&mut self, backend: &B)
+    where
+        K: Key,
+        V: Value,
+        B: StorageBackend<K, V> + ?Sized,
+    {
+        if let Ok(encoded) = backend.prepare(self.key(), self.value()) {
+            self.set_encoded(encoded);
+        }
+    }
 }
 
 /// A shared store is a store. (For `Box` the compiler cannot rule out that somebody else does the same.)

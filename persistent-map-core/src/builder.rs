@@ -4,18 +4,27 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 use crate::backend::{Key, StorageBackend, Value};
+use crate::behind::{Backlog, Behind, Saver, WriteMode};
 use crate::cache::Cache;
+use crate::capabilities::Capabilities;
+use crate::engine::Engine;
 use crate::error::{PersistentError, Result};
+use crate::events::Events;
+use crate::flight::Flights;
 use crate::load::{Loader, OnCorrupt, OnProgress, OpenReport, Progress};
-use crate::map::{Engine, PersistentMap};
+use crate::local::Local;
+use crate::map::PersistentMap;
+use crate::migrate::{Migration, Upgrade};
 use crate::panics::{contain, contain_async};
+use crate::shared::{Shared, SharedMap};
 use crate::status::Status;
-use crate::writer::{Shared, Writer};
+use crate::writer::Writer;
 
 impl<K, V, B> PersistentMap<K, V, B>
 where
@@ -67,8 +76,11 @@ pub struct Builder<K, V, B, S = RandomState> {
     backend: B,
     hasher: S,
     queue_capacity: usize,
+    event_capacity: usize,
+    write_mode: WriteMode,
     on_corrupt: OnCorrupt,
     on_progress: Option<OnProgress>,
+    migrations: Vec<Box<dyn Migration<K, V, B>>>,
     types: PhantomData<fn() -> (K, V)>,
 }
 
@@ -78,8 +90,11 @@ impl<K, V, B> Builder<K, V, B> {
             backend,
             hasher: RandomState::new(),
             queue_capacity: 1024,
+            event_capacity: 1024,
+            write_mode: WriteMode::Through,
             on_corrupt: OnCorrupt::default(),
             on_progress: None,
+            migrations: Vec::new(),
             types: PhantomData,
         }
     }
@@ -94,8 +109,11 @@ impl<K, V, B, S> Builder<K, V, B, S> {
             backend: self.backend,
             hasher,
             queue_capacity: self.queue_capacity,
+            event_capacity: self.event_capacity,
+            write_mode: self.write_mode,
             on_corrupt: self.on_corrupt,
             on_progress: self.on_progress,
+            migrations: self.migrations,
             types: PhantomData,
         }
     }
@@ -105,6 +123,20 @@ impl<K, V, B, S> Builder<K, V, B, S> {
     pub fn queue_capacity(mut self, calls: usize) -> Self {
         // tokio's channel counts its places in the upper bits of a word.
         self.queue_capacity = calls.clamp(1, 1 << 20);
+        self
+    }
+
+    /// How many events are kept for a subscriber who is behind (1,024 unless set; at least 1, rounded up to a power of two).
+    /// Each holds the changes of one call.
+    pub fn event_capacity(mut self, events: usize) -> Self {
+        self.event_capacity = events.clamp(1, 1 << 20);
+        self
+    }
+
+    /// Whether a write is stored before it is answered ([`WriteMode::Through`], unless set) or later. Without effect on a
+    /// backend without a store.
+    pub fn write_mode(mut self, mode: WriteMode) -> Self {
+        self.write_mode = mode;
         self
     }
 
@@ -128,6 +160,42 @@ where
     B: StorageBackend<K, V>,
     S: BuildHasher + Clone + Send + Sync + 'static,
 {
+    /// Opens a store that was written for values of type `Old` as well: `upgrade` makes a new value of each, and all are
+    /// stored in their new form with one commit before the map opens. A store that has the new type already is left alone.
+    ///
+    /// Call it once for each older type; they are tried in this order. All entries are in memory twice meanwhile. A crash
+    /// leaves the old store or the new one.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Clone, Serialize, Deserialize)]
+    /// struct PlayerV1 { name: String }
+    ///
+    /// #[derive(Clone, Serialize, Deserialize)]
+    /// struct Player { name: String, score: u32 }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let backend = InMemoryBackend::new();
+    /// let players = PersistentMap::<u32, Player, _>::builder(backend)
+    ///     .migrate::<PlayerV1>(|old| Player { name: old.name, score: 0 })
+    ///     .open()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn migrate<Old>(mut self, upgrade: impl FnMut(Old) -> V + Send + 'static) -> Self
+    where
+        Old: Value,
+        B: StorageBackend<K, Old>,
+    {
+        self.migrations.push(Box::new(Upgrade::new(upgrade)));
+        self
+    }
+
     /// Loads all entries and opens the map. Time and memory grow with the number and size of the entries.
     ///
     /// If it fails, the backend is closed; make a new one to try again.
@@ -160,31 +228,36 @@ where
             cache: Cache::with_hasher(self.hasher),
             backend: self.backend,
             status: Status::new(),
+            events: Events::new(self.event_capacity),
+            flights: Flights::new(),
         });
 
-        let mut loader = Loader::new(&shared.cache, self.on_corrupt, self.on_progress);
-        if !capabilities.resident
-            && let Err(error) = contain_async("loading the store", async {
-                shared.backend.load(&mut loader).await
-            })
-            .await
-        {
-            tracing::error!(target: "persistent_map", %error, "cannot open the map");
-            // The reason to give is the first one; the store is released as well as it can be, unless it is another
-            // map's.
-            if !matches!(error, PersistentError::InUse { .. }) {
-                let _ = contain_async("the backend", async { shared.backend.close().await }).await;
-            }
-            return Err(error);
-        }
-        let report = loader.report(started.elapsed());
-
-        let engine = if capabilities.resident {
-            Engine::Resident
+        let report = if capabilities.resident {
+            Loader::new(&shared.cache, self.on_corrupt, self.on_progress).report(Duration::ZERO)
         } else {
-            let (queue, writer) = Writer::pair(Arc::clone(&shared), self.queue_capacity);
-            runtime.spawn(writer.run());
-            Engine::Stored(queue)
+            let mut loader = Loader::new(&shared.cache, self.on_corrupt, self.on_progress);
+            let loaded = load(&shared, &mut loader, self.migrations).await;
+            if let Err(error) = loaded {
+                tracing::error!(target: "persistent_map", %error, "cannot open the map");
+                // The reason to give is the first one; the store is released as well as it can be, unless it is another
+                // map's.
+                if !matches!(error, PersistentError::InUse { .. }) {
+                    let _ =
+                        contain_async("the backend", async { shared.backend.close().await }).await;
+                }
+                return Err(error);
+            }
+            loader.report(started.elapsed())
+        };
+
+        let engine = match self.write_mode {
+            _ if capabilities.resident => Engine::Resident(Arc::new(Local::resident())),
+            WriteMode::Behind(limits) => behind(&runtime, &shared, capabilities, limits)?,
+            WriteMode::Through => {
+                let (queue, writer) = Writer::pair(Arc::clone(&shared), self.queue_capacity);
+                runtime.spawn(writer.run());
+                Engine::Through(queue)
+            }
         };
         tracing::info!(
             target: "persistent_map",
@@ -201,10 +274,67 @@ where
     }
 }
 
+/// Reads the store, in the version that it is in.
+async fn load<K, V, B, S>(
+    shared: &Shared<K, V, B, S>,
+    loader: &mut Loader<'_, K, V, S>,
+    migrations: Vec<Box<dyn Migration<K, V, B>>>,
+) -> Result<()>
+where
+    K: Key,
+    V: Value,
+    B: StorageBackend<K, V>,
+    S: BuildHasher + Clone + Send + Sync + 'static,
+{
+    let backend = &shared.backend;
+    let first = contain_async("loading the store", async { backend.load(loader).await }).await;
+    let Err(error) = first else { return Ok(()) };
+    for mut migration in migrations {
+        if !error.is_about_types() {
+            break;
+        }
+        loader.start_again();
+        let entries = match migration.load(backend).await {
+            Ok(entries) => entries,
+            Err(error) if error.is_about_types() => continue,
+            Err(error) => return Err(error),
+        };
+        tracing::info!(target: "persistent_map", entries = entries.len(), "moving to new types");
+        let copy = contain("`Clone` of a key or value", || entries.clone())?;
+        contain_async("the backend", async { backend.replace(copy).await }).await?;
+        return loader.take_all(entries);
+    }
+    Err(error)
+}
+
+fn behind<K, V, B, S>(
+    runtime: &Handle,
+    shared: &SharedMap<K, V, B, S>,
+    capabilities: Capabilities,
+    limits: Behind,
+) -> Result<Engine<K, V, S>>
+where
+    K: Key,
+    V: Value,
+    B: StorageBackend<K, V>,
+    S: BuildHasher + Clone + Send + Sync + 'static,
+{
+    // Panics in a runtime without timers, and says so; better now than in the background.
+    contain("a timer", || drop(tokio::time::sleep(Duration::ZERO)))
+        .map_err(|_| PersistentError::NoRuntime)?;
+    let backlog = Backlog::new(limits.clone(), capabilities.atomic_batches);
+    let local = Arc::new(Local::behind(backlog));
+    let (notes, inbox) = mpsc::unbounded_channel();
+    let saver = Saver::new(Arc::clone(shared), Arc::clone(&local), limits, inbox);
+    runtime.spawn(saver.run());
+    Ok(Engine::Behind(local, notes))
+}
+
 impl<K, V, B, S> fmt::Debug for Builder<K, V, B, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("queue_capacity", &self.queue_capacity)
+            .field("write_mode", &self.write_mode)
             .field("on_corrupt", &self.on_corrupt)
             .finish_non_exhaustive()
     }

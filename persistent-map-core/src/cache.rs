@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 
 use crate::write::Write;
 
@@ -19,11 +19,25 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
         }
     }
 
-    /// Shows a committed write to readers, and returns the value that it replaced.
-    pub(crate) fn publish(&self, write: Write<K, V>) -> Option<V> {
-        match write.into_parts() {
-            (key, Some(value)) => self.entries.insert(key, value),
-            (key, None) => self.entries.remove(&key).map(|(_, value)| value),
+    /// Shows a stored write to readers, and returns the value that it replaced. `seen` is called while the entry is still
+    /// locked: whoever reads it from then on sees the change, and whoever has read it before is known to `seen`.
+    pub(crate) fn publish(&self, write: Write<K, V>, seen: impl FnOnce(&K)) -> Option<V> {
+        let (key, value) = write.into_parts();
+        match (self.entries.entry(key), value) {
+            (Entry::Occupied(mut entry), Some(value)) => {
+                seen(entry.key());
+                Some(entry.insert(value))
+            }
+            (Entry::Vacant(entry), Some(value)) => {
+                seen(entry.key());
+                entry.insert(value);
+                None
+            }
+            (Entry::Occupied(entry), None) => {
+                seen(entry.key());
+                Some(entry.remove())
+            }
+            (Entry::Vacant(_), None) => None,
         }
     }
 
@@ -60,6 +74,40 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
         K: Clone,
     {
         self.entries.get(key).map(|entry| entry.key().clone())
+    }
+
+    /// A copy of the entry of `key`.
+    pub(crate) fn entry<Q>(&self, key: &Q) -> Option<(K, V)>
+    where
+        K: Borrow<Q> + Clone,
+        Q: Hash + Eq + ?Sized,
+        V: Clone,
+    {
+        let entry = self.entries.get(key)?;
+        Some((entry.key().clone(), entry.value().clone()))
+    }
+
+    /// A copy of all entries: one point in time if nothing changes the map meanwhile.
+    pub(crate) fn all(&self) -> Vec<(K, V)>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        let mut all = Vec::with_capacity(self.len());
+        all.extend(
+            self.entries
+                .iter()
+                .map(|entry| (entry.key().clone(), entry.value().clone())),
+        );
+        all
+    }
+
+    pub(crate) fn hash(&self, key: &K) -> u64 {
+        self.entries.hasher().hash_one(key)
+    }
+
+    pub(crate) fn hasher(&self) -> &S {
+        self.entries.hasher()
     }
 
     pub(crate) fn len(&self) -> usize {

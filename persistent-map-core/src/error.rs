@@ -188,7 +188,7 @@ pub enum PersistentError {
         outcome: Outcome,
     },
 
-    /// `clear` stopped half way on a backend that removes one entry at a time. Memory and store agree.
+    /// `clear` or `retain` stopped half way on a backend that removes one entry at a time. Memory and store agree.
     #[error("only {removed} entries were removed, then: {source}")]
     PartlyCleared {
         /// How many entries are gone from both memory and store.
@@ -197,9 +197,35 @@ pub enum PersistentError {
         source: Arc<PersistentError>,
     },
 
-    /// The map was opened outside of a tokio runtime.
+    /// The store of a map in [`WriteMode::Behind`](crate::WriteMode::Behind) does not take what was accepted.
+    ///
+    /// From a write: it was refused, and nothing of it was applied. From `flush`: the entries are kept in memory and tried
+    /// again. From `close`: the entries are in memory only, and lost with it.
+    #[error("{entries} accepted entries are not stored, because {source}")]
+    Unsaved {
+        /// How many entries are in memory and not in the store.
+        entries: u64,
+        /// The first failure since the store last worked.
+        source: Arc<PersistentError>,
+    },
+
+    /// The store does not hold what the map holds: found by [`verify`](crate::PersistentMap::verify).
     #[error(
-        "no tokio runtime: open the map inside `#[tokio::main]`, or inside `Runtime::block_on`"
+        "the store differs from the map: {missing} entries are missing in it, {other} have another value, {unexpected} are \
+         too many. Another program has changed it, or the backend does not keep its contract. Copy the map to a new store"
+    )]
+    NotAsWritten {
+        /// Entries of the map that the store lacks.
+        missing: u64,
+        /// Entries with a different value.
+        other: u64,
+        /// Stored entries that the map has not.
+        unexpected: u64,
+    },
+
+    /// The map was opened outside of a tokio runtime, or in one without what it needs.
+    #[error(
+        "no tokio runtime: open the map inside `#[tokio::main]`, or inside `Runtime::block_on` of a runtime that was built with `enable_time`"
     )]
     NoRuntime,
 }
@@ -241,6 +267,26 @@ impl PersistentError {
                 outcome: Outcome::Unknown,
             },
             other => other,
+        }
+    }
+
+    /// Whether the store is sound and holds other types than those that were asked for.
+    pub(crate) fn is_about_types(&self) -> bool {
+        match self {
+            PersistentError::Mismatch { .. } => true,
+            PersistentError::Corrupt(row) => row.intact,
+            _ => false,
+        }
+    }
+
+    /// This failure, of a call that had removed some entries one by one before it.
+    pub(crate) fn after_removing(self, removed: u64) -> Self {
+        if removed == 0 || self.outcome() == Outcome::Unknown {
+            return self;
+        }
+        PersistentError::PartlyCleared {
+            removed,
+            source: Arc::new(self),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::vec;
 
 use crate::backend::{Key, Value};
-use crate::writer::Shared;
+use crate::shared::Shared;
 
 /// Entries of a map, as clones. From [`PersistentMap::iter`](crate::PersistentMap::iter).
 ///

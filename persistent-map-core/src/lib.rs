@@ -14,18 +14,32 @@ mod backend;
 mod byte_store;
 
 // Engine: from an accepted write to a committed and published one.
+mod behind;
 mod cache;
+mod engine;
+mod events;
+mod flight;
 mod load;
+mod local;
+mod migrate;
+mod pending;
+mod shared;
 mod status;
+mod transaction;
+mod verify;
 mod writer;
 
 // Surface: what applications call.
+mod atomic;
+mod copy;
 mod iter;
+mod many;
 mod map;
 
 // Wiring: from a backend to an open map.
 mod builder;
 
+pub use behind::{Behind, WriteMode};
 pub use backend::{Key, LoadSink, StorageBackend, Value};
 pub use builder::Builder;
 pub use byte_store::{ByteStore, ByteWrite, Format, RowSink, RowVerdict};
@@ -35,12 +49,15 @@ pub use codec::Json;
 #[cfg(feature = "message_pack")]
 pub use codec::MessagePack;
 pub use codec::{Bincode, Codec};
+pub use copy::{Copied, Copy, copy};
 pub use error::{Cause, Outcome, PersistentError, Result};
+pub use events::{Change, Event, Subscription, Watch};
 pub use iter::{Iter, Keys, Values};
 pub use load::{OnCorrupt, OpenReport, Progress, collect};
 pub use map::PersistentMap;
 pub use row::{CorruptRow, Location};
 pub use status::{Phase, Stats};
+pub use transaction::Transaction;
 pub use write::{Encoded, Write};
 
 /// Re-exported, so that a backend needs no dependency of its own for `#[async_trait]`.

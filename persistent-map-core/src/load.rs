@@ -84,6 +84,30 @@ impl<'a, K, V, S> Loader<'a, K, V, S> {
         }
     }
 
+    /// Forgets what was loaded.
+    pub(crate) fn start_again(&mut self)
+    where
+        K: Eq + Hash,
+        S: BuildHasher + Clone,
+    {
+        self.cache.clear();
+        self.quarantined.clear();
+        self.progress.loaded = 0;
+        self.progress.total = None;
+    }
+
+    /// Takes entries that come from elsewhere than the store.
+    pub(crate) fn take_all(&mut self, entries: Vec<(K, V)>) -> Result<()>
+    where
+        Self: LoadSink<K, V>,
+    {
+        self.expect(entries.len() as u64);
+        for (key, value) in entries {
+            self.entry(key, value)?;
+        }
+        Ok(())
+    }
+
     fn tell(&mut self) {
         if let Some(on_progress) = &mut self.on_progress {
             on_progress(self.progress);

@@ -2,22 +2,19 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Poll, ready};
 
-use tokio::sync::{mpsc, oneshot};
-
+use crate::atomic::owned;
 use crate::backend::{Key, StorageBackend, Value};
 use crate::capabilities::Capabilities;
-use crate::error::{PersistentError, Result};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::events::{Subscription, Watch};
 use crate::iter::{Iter, Keys, Values};
-use crate::panics::contain;
+use crate::shared::Shared;
 use crate::status::Stats;
 use crate::write::Write;
-use crate::writer::{Answer, Request, Shared};
 
 /// A map from `K` to `V` whose entries are kept by the backend `B` and read from memory.
 ///
@@ -51,17 +48,9 @@ use crate::writer::{Answer, Request, Shared};
 /// # }
 /// ```
 pub struct PersistentMap<K, V, B, S = RandomState> {
-    shared: Arc<Shared<K, V, B, S>>,
-    engine: Engine<K, V>,
+    pub(crate) shared: Arc<Shared<K, V, B, S>>,
+    pub(crate) engine: Engine<K, V, S>,
     capabilities: Capabilities,
-}
-
-/// How a write gets done.
-pub(crate) enum Engine<K, V> {
-    /// There is no store: memory is changed at once, in the caller's task.
-    Resident,
-    /// By the writer at the other end of the queue.
-    Stored(mpsc::Sender<Request<K, V>>),
 }
 
 /// Reads: from memory, without waiting for anybody but a writer who is just changing the same part of it.
@@ -177,12 +166,12 @@ where
     ///
     /// # Errors
     /// [`PersistentError::outcome`] says what became of the entry.
-    /// - [`Unstorable`](PersistentError::Unstorable), [`TooLarge`](PersistentError::TooLarge): this entry cannot be
+    /// - [`Unstorable`](crate::PersistentError::Unstorable), [`TooLarge`](crate::PersistentError::TooLarge): this entry cannot be
     ///   stored. Others are not affected.
-    /// - [`Storage`](PersistentError::Storage): the store failed.
-    /// - [`Poisoned`](PersistentError::Poisoned), [`Closed`](PersistentError::Closed): the map takes no writes.
-    /// - [`WriterGone`](PersistentError::WriterGone): the runtime of the map has ended meanwhile.
-    /// - [`Panicked`](PersistentError::Panicked): code of the key or value type panicked.
+    /// - [`Storage`](crate::PersistentError::Storage): the store failed.
+    /// - [`Poisoned`](crate::PersistentError::Poisoned), [`Closed`](crate::PersistentError::Closed): the map takes no writes.
+    /// - [`WriterGone`](crate::PersistentError::WriterGone): the runtime of the map has ended meanwhile.
+    /// - [`Panicked`](crate::PersistentError::Panicked): code of the key or value type panicked.
     ///
     /// # Cancel safety
     /// Dropping the future before the call has its place in the queue does nothing; after that the entry is stored all
@@ -205,8 +194,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        let key = contain("`ToOwned` of a key", || key.to_owned())?;
-        self.write(Write::remove(key)).await
+        self.write(Write::remove(owned(key)?)).await
     }
 
     /// Removes all entries, from the store as well.
@@ -215,128 +203,105 @@ where
     /// by one.
     ///
     /// # Errors
-    /// As for [`insert`](Self::insert), and [`PartlyCleared`](PersistentError::PartlyCleared) from a backend without
+    /// As for [`insert`](Self::insert), and [`PartlyCleared`](crate::PersistentError::PartlyCleared) from a backend without
     /// atomic batches.
     ///
     /// # Cancel safety
     /// As for [`insert`](Self::insert).
     pub async fn clear(&self) -> Result<()> {
-        match &self.engine {
-            Engine::Resident => {
-                self.shared.status.check_writable()?;
-                self.shared.cache.clear();
-                Ok(())
-            }
-            Engine::Stored(queue) => self.submit(queue, Request::Clear).await,
-        }
+        let atomic_batches = self.capabilities.atomic_batches;
+        self.engine.clear(&self.shared, atomic_batches).await
     }
 
     /// Returns when everything that was accepted before it is stored, and the backend has written out its buffers.
     ///
     /// # Errors
-    /// - [`Poisoned`](PersistentError::Poisoned): an earlier write has an unknown outcome.
-    /// - [`Storage`](PersistentError::Storage): the backend could not write its buffers.
-    /// - [`Closed`](PersistentError::Closed), [`WriterGone`](PersistentError::WriterGone): as for
+    /// - [`Poisoned`](crate::PersistentError::Poisoned): an earlier write has an unknown outcome.
+    /// - [`Storage`](crate::PersistentError::Storage): the backend could not write its buffers.
+    /// - [`Closed`](crate::PersistentError::Closed), [`WriterGone`](crate::PersistentError::WriterGone): as for
     ///   [`insert`](Self::insert).
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing but that nobody hears the answer.
     pub async fn flush(&self) -> Result<()> {
-        match &self.engine {
-            Engine::Resident => {
-                self.shared.status.check_writable()?;
-                self.shared.backend.flush().await
-            }
-            Engine::Stored(queue) => self.submit(queue, Request::Flush).await,
-        }
+        self.engine.flush(&self.shared).await
     }
 
     /// Finishes what is queued, flushes, and releases the store: after `Ok` another map may open it at once.
     ///
-    /// It closes the map for all handles. Reads go on, writes from now on answer [`Closed`](PersistentError::Closed). Closing again
+    /// It closes the map for all handles. Reads go on, writes from now on answer [`Closed`](crate::PersistentError::Closed). Closing again
     /// answers what the first close did.
     ///
     /// # Errors
-    /// - [`Poisoned`](PersistentError::Poisoned): an earlier write has an unknown outcome. The store is released.
-    /// - [`Storage`](PersistentError::Storage): the store could not be flushed or closed in an orderly way.
-    /// - [`WriterGone`](PersistentError::WriterGone): the runtime of the map has ended.
+    /// - [`Poisoned`](crate::PersistentError::Poisoned): an earlier write has an unknown outcome. The store is released.
+    /// - [`Storage`](crate::PersistentError::Storage): the store could not be flushed or closed in an orderly way.
+    /// - [`WriterGone`](crate::PersistentError::WriterGone): the runtime of the map has ended.
     ///
     /// # Cancel safety
     /// Once the future was polled the map closes on its own, and another `close` waits for it.
     pub async fn close(&self) -> Result<()> {
-        match &self.engine {
-            Engine::Resident => {
-                let closed = self.shared.backend.close().await;
-                self.shared.status.end(closed);
-            }
-            Engine::Stored(_) => self.shared.status.request_close(),
-        }
-        self.shared.status.ended().await
+        self.engine.close(&self.shared).await
     }
 
-    async fn write(&self, mut write: Write<K, V>) -> Result<Option<V>> {
-        self.shared.status.check_writable()?;
-        match &self.engine {
-            Engine::Resident => contain("`Hash` or `Eq` of a key", || {
-                self.shared.cache.publish(write)
-            }),
-            Engine::Stored(queue) => {
-                let write = contain(
-                    "`Hash`, `Eq`, `Clone`, `Serialize` or `Deserialize`",
-                    || {
-                        // Whatever the key's own code does wrong, it does here, in the task of its caller.
-                        write.resolve_key(self.shared.cache.resident_key(write.key()));
-                        write.prepared_by(&self.shared.backend)
-                    },
-                )??;
-                self.submit(queue, |answer| Request::Write(write, answer))
-                    .await
-            }
-        }
+    async fn write(&self, write: Write<K, V>) -> Result<Option<V>> {
+        self.engine.write(&self.shared, write).await
+    }
+}
+
+/// Hearing of changes.
+impl<K, V, B, S> PersistentMap<K, V, B, S>
+where
+    K: Key,
+    V: Value,
+    B: Send + Sync + 'static,
+    S: BuildHasher + Clone + Send + Sync + 'static,
+{
+    /// All changes from now on, with old and new values, in the order in which they were accepted.
+    ///
+    /// A slow subscriber never holds a writer up: it misses the oldest events and is told how many. How many are kept for it
+    /// is set with [`Builder::event_capacity`](crate::Builder::event_capacity). Without subscribers events cost nothing;
+    /// with them, each change clones its key and values.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let map = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// let mut events = map.subscribe();
+    /// map.insert(7, 1).await?;
+    /// map.close().await?;
+    /// while let Some(event) = events.recv().await {
+    ///     if let Event::Changed(changes) = event {
+    ///         assert_eq!((changes[0].key, changes[0].old, changes[0].new), (7, None, Some(1)));
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn subscribe(&self) -> Subscription<K, V> {
+        self.shared.events.subscribe()
     }
 
-    /// Waits for a place in the queue, and then for the answer.
-    async fn submit<T>(
-        &self,
-        queue: &mpsc::Sender<Request<K, V>>,
-        request: impl FnOnce(Answer<T>) -> Request<K, V>,
-    ) -> Result<T> {
-        self.shared.status.check_writable()?;
-        let place = queue.reserve().await.map_err(|_| PersistentError::Closed)?;
-        self.hand_over(queue, place, request).await
-    }
-
-    /// From the moment that the place is ours there is no way back, and no `await` until the request is handed over.
-    async fn hand_over<T>(
-        &self,
-        queue: &mpsc::Sender<Request<K, V>>,
-        place: mpsc::Permit<'_, Request<K, V>>,
-        request: impl FnOnce(Answer<T>) -> Request<K, V>,
-    ) -> Result<T> {
-        let (answer, result) = oneshot::channel();
-        place.send(request(answer));
-        // Whatever is handed over before the queue is closed will be answered. After that it may lie there for good.
-        if queue.is_closed() {
-            return self.answer_or_end(result).await;
-        }
-        result.await.unwrap_or(Err(PersistentError::WriterGone))
-    }
-
-    /// The writer answers all that it has taken before it ends. What has no answer by then was never taken.
-    async fn answer_or_end<T>(&self, mut result: oneshot::Receiver<Result<T>>) -> Result<T> {
-        let mut ended = pin!(self.shared.status.ended());
-        poll_fn(|context| {
-            if let Poll::Ready(answer) = Pin::new(&mut result).poll(context) {
-                return Poll::Ready(answer.unwrap_or(Err(PersistentError::WriterGone)));
-            }
-            let end = ready!(ended.as_mut().poll(context));
-            Poll::Ready(match (result.try_recv(), end) {
-                (Ok(answer), _) => answer,
-                (Err(_), Err(PersistentError::WriterGone)) => Err(PersistentError::WriterGone),
-                (Err(_), _) => Err(PersistentError::Closed),
-            })
-        })
-        .await
+    /// The latest value of `key`, now and whenever it changes. Costs a look-up for each change of the map while anything is
+    /// watched, whatever the number of watches.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let flags = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// let mut dark_mode = flags.watch("dark mode".to_string());
+    /// assert_eq!(dark_mode.get(), None);
+    /// flags.insert("dark mode".to_string(), true).await?;
+    /// assert_eq!(dark_mode.changed().await?, Some(true));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch(&self, key: K) -> Watch<K, V> {
+        let map = Arc::downgrade(&self.shared);
+        self.shared.events.watch(key, map)
     }
 }
 
@@ -350,7 +315,7 @@ where
 {
     pub(crate) fn new_open(
         shared: Arc<Shared<K, V, B, S>>,
-        engine: Engine<K, V>,
+        engine: Engine<K, V, S>,
         capabilities: Capabilities,
     ) -> Self {
         PersistentMap {
@@ -372,11 +337,14 @@ where
 
     /// Figures: entries, queue, commits, failures. Costs as much as [`len`](Self::len).
     pub fn stats(&self) -> Stats {
-        let pending = match &self.engine {
-            Engine::Resident => 0,
-            Engine::Stored(queue) => queue.max_capacity() - queue.capacity(),
-        };
-        self.shared.status.snapshot(self.len(), pending)
+        let (unsaved, unsaved_bytes) = self.engine.unsaved();
+        Stats {
+            entries: self.len(),
+            pending: self.engine.queued(),
+            unsaved,
+            unsaved_bytes,
+            ..self.shared.status.stats()
+        }
     }
 }
 
@@ -384,10 +352,7 @@ impl<K, V, B, S> Clone for PersistentMap<K, V, B, S> {
     fn clone(&self) -> Self {
         PersistentMap {
             shared: Arc::clone(&self.shared),
-            engine: match &self.engine {
-                Engine::Resident => Engine::Resident,
-                Engine::Stored(queue) => Engine::Stored(queue.clone()),
-            },
+            engine: self.engine.clone(),
             capabilities: self.capabilities,
         }
     }
@@ -422,54 +387,5 @@ where
             .field("capabilities", &self.capabilities)
             .field("phase", &self.stats().phase)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-    use std::time::Duration;
-
-    use async_trait::async_trait;
-    use tokio::time::timeout;
-
-    use super::*;
-
-    struct Nowhere;
-
-    #[async_trait]
-    impl StorageBackend<u8, u8> for Nowhere {
-        async fn load_all(&self) -> Result<HashMap<u8, u8>> {
-            Ok(HashMap::new())
-        }
-        async fn save(&self, _: u8, _: u8) -> Result<()> {
-            Ok(())
-        }
-        async fn delete(&self, _: &u8) -> Result<()> {
-            Ok(())
-        }
-        async fn flush(&self) -> Result<()> {
-            Ok(())
-        }
-    }
-
-    /// On two threads this can happen between two instructions, which no test from outside can bring about.
-    #[tokio::test]
-    async fn a_call_that_has_its_place_when_the_map_ends_does_not_hold_it_up_and_is_answered() {
-        let map = PersistentMap::new(Nowhere).await.unwrap();
-        let Engine::Stored(queue) = &map.engine else {
-            panic!("a backend without a store");
-        };
-        let place = queue.reserve().await.unwrap();
-        let closed = timeout(Duration::from_secs(5), map.close()).await;
-        closed.expect("the close waits for the place").unwrap();
-
-        let call = map.hand_over(queue, place, |answer| {
-            Request::Write(Write::insert(1, 1), answer)
-        });
-        let answer = timeout(Duration::from_secs(5), call)
-            .await
-            .expect("an answer");
-        assert!(matches!(answer, Err(PersistentError::Closed)), "{answer:?}");
     }
 }

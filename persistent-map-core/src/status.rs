@@ -27,6 +27,10 @@ pub struct Stats {
     pub entries: usize,
     /// Calls that are queued and not yet taken up by the writer.
     pub pending: usize,
+    /// Entries that are accepted and not stored yet, with [`WriteMode::Behind`](crate::WriteMode::Behind).
+    pub unsaved: usize,
+    /// Their keys and values in bytes, where the backend prepares bytes.
+    pub unsaved_bytes: usize,
     /// Commits of the store since open. Zero without a store.
     pub commits: u64,
     /// Writes in those commits; divided by `commits`, how many share one.
@@ -146,10 +150,13 @@ impl Status {
         }
     }
 
-    pub(crate) fn snapshot(&self, entries: usize, pending: usize) -> Stats {
+    /// The figures that are kept here.
+    pub(crate) fn stats(&self) -> Stats {
         Stats {
-            entries,
-            pending,
+            entries: 0,
+            pending: 0,
+            unsaved: 0,
+            unsaved_bytes: 0,
             commits: self.commits.load(Ordering::Relaxed),
             writes: self.writes.load(Ordering::Relaxed),
             largest_commit: self.largest_commit.load(Ordering::Relaxed),

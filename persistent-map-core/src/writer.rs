@@ -18,39 +18,45 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument as _;
 
 use crate::backend::{Key, StorageBackend, Value};
-use crate::cache::Cache;
-use crate::error::{Outcome, PersistentError, Result};
-use crate::panics::{contain, contain_async};
-use crate::status::Status;
-use crate::write::{Encoded, Write};
+use crate::error::{PersistentError, Result};
+use crate::panics::contain;
+use crate::pending::{Pending, prepared_bytes};
+use crate::shared::SharedMap;
+use crate::transaction::Operation;
+use crate::verify::Comparison;
+use crate::write::Write;
 
-/// Writes in one commit at most: enough to make the cost of a commit vanish, few enough to answer soon.
+/// Writes in one commit at most, unless one call alone has more: enough to make the cost of a commit vanish, few enough to
+/// answer soon.
 const MAX_GROUP: usize = 1024;
-/// Prepared bytes in one commit at most (8 MiB); a single larger write is committed alone.
+/// Prepared bytes in one commit at most (8 MiB), unless one call alone has more.
 const MAX_GROUP_BYTES: usize = 8 << 20;
 
-/// What the handles of a map and its writer have in common.
-pub(crate) struct Shared<K, V, B, S> {
-    pub(crate) cache: Cache<K, V, S>,
-    pub(crate) backend: B,
-    pub(crate) status: Status,
-}
-
 /// A call on its way to the writer.
-pub(crate) enum Request<K, V> {
+pub(crate) enum Request<K, V, S> {
+    /// One change that depends on nothing, prepared by its caller.
     Write(Write<K, V>, Answer<Option<V>>),
+    /// Many of them, to be stored together; answered with how many have found an entry.
+    Batch(Vec<Write<K, V>>, Answer<usize>),
+    /// Changes that depend on what is there.
+    Call(Box<dyn Operation<K, V, S>>),
     Clear(Answer<()>),
     Flush(Answer<()>),
+    /// All entries, at one moment.
+    Snapshot(Answer<Vec<(K, V)>>),
+    /// Whether the store has what memory has, by this comparison of values.
+    Verify(fn(&V, &V) -> bool, Answer<u64>),
 }
 
 /// Where the result of a call goes. Nobody may be waiting any more.
 pub(crate) type Answer<T> = oneshot::Sender<Result<T>>;
 
-pub(crate) struct Writer<K, V, B, S> {
-    shared: Arc<Shared<K, V, B, S>>,
-    inbox: mpsc::Receiver<Request<K, V>>,
+pub(crate) struct Writer<K: Key, V: Value, B, S> {
+    shared: SharedMap<K, V, B, S>,
+    inbox: mpsc::Receiver<Request<K, V, S>>,
     atomic_batches: bool,
 }
 
@@ -63,9 +69,9 @@ where
 {
     /// A writer and its queue. The writer does nothing until [`run`](Self::run) is polled.
     pub(crate) fn pair(
-        shared: Arc<Shared<K, V, B, S>>,
+        shared: SharedMap<K, V, B, S>,
         queue_capacity: usize,
-    ) -> (mpsc::Sender<Request<K, V>>, Self) {
+    ) -> (mpsc::Sender<Request<K, V, S>>, Self) {
         let (queue, inbox) = mpsc::channel(queue_capacity);
         let atomic_batches = shared.backend.capabilities().atomic_batches;
         let writer = Writer {
@@ -96,16 +102,23 @@ where
         self.finish().await;
     }
 
-    async fn process(&self, requests: &mut Vec<Request<K, V>>) {
+    async fn process(&self, requests: &mut Vec<Request<K, V, S>>) {
         let mut group = Group::new();
         for request in requests.drain(..) {
             match request {
                 Request::Write(write, answer) => {
-                    if !group.has_room_for(&write) {
+                    if !group.has_room_for(1, prepared_bytes(&write)) {
                         self.commit(&mut group).await;
                     }
-                    group.push(write, answer);
+                    group.push([write], Then::Old(answer));
                 }
+                Request::Batch(writes, answer) => {
+                    if !group.has_room_for(writes.len(), writes.iter().map(prepared_bytes).sum()) {
+                        self.commit(&mut group).await;
+                    }
+                    group.push(writes, Then::Count(answer));
+                }
+                Request::Call(call) => self.evaluate(call, &mut group).await,
                 Request::Clear(answer) => {
                     self.commit(&mut group).await;
                     let result = self.clear().await;
@@ -113,7 +126,19 @@ where
                 }
                 Request::Flush(answer) => {
                     self.commit(&mut group).await;
-                    let result = self.flush().await;
+                    let result = self.shared.flush_backend().await;
+                    respond(answer, result);
+                }
+                Request::Snapshot(answer) => {
+                    self.commit(&mut group).await;
+                    let result =
+                        contain("`Clone` of a key or value", || self.shared.cache.all());
+                    respond(answer, result);
+                }
+                Request::Verify(equal, answer) => {
+                    self.commit(&mut group).await;
+                    let mut comparison = Comparison::with(&self.shared.cache, equal);
+                    let result = self.shared.compare_with_store(&mut comparison).await;
                     respond(answer, result);
                 }
             }
@@ -121,38 +146,101 @@ where
         self.commit(&mut group).await;
     }
 
+    /// Runs a call on memory and the group before it, and lets it share the group's fate: what it has read is only true
+    /// if the group is stored.
+    async fn evaluate(
+        &self,
+        mut call: Box<dyn Operation<K, V, S>>,
+        group: &mut Group<K, V, S>,
+    ) {
+        // Elsewhere each write of a group may fail by itself.
+        if !self.atomic_batches || !group.has_room_for(1, 0) {
+            self.commit(group).await;
+        }
+        let searchable = contain("`Hash` or `Clone` of a key", || {
+            group.writes.make_searchable();
+        });
+        let writes = searchable.and_then(|()| {
+            let writes = self.shared.evaluate(Some(&group.writes), &mut *call)?;
+            if writes.len() > 1 && !self.atomic_batches {
+                return Err(PersistentError::unsupported(
+                    "changing several entries in one step (atomic batches)",
+                ));
+            }
+            Ok(writes)
+        });
+        let (writes, own) = match writes {
+            Ok(writes) => (writes, Ok(())),
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        group.push(writes, Then::Answer(call, own));
+        if !self.atomic_batches {
+            self.commit(group).await;
+        }
+    }
+
     /// Commits a group, in one step if the store can, and leaves it empty.
-    async fn commit(&self, group: &mut Group<K, V>) {
-        let Group {
-            writes, answers, ..
-        } = std::mem::replace(group, Group::new());
+    async fn commit(&self, group: &mut Group<K, V, S>) {
+        let Group { writes, calls } = std::mem::replace(group, Group::new());
+        let writes = writes.into_writes();
         if self.atomic_batches {
-            self.commit_batch(writes, answers).await;
+            self.commit_batch(writes, calls).await;
         } else {
-            for (write, answer) in writes.into_iter().zip(answers) {
-                self.commit_batch(vec![write], vec![answer]).await;
+            let mut writes = writes.into_iter();
+            for (count, then) in calls {
+                let writes = writes.by_ref().take(count).collect();
+                self.commit_batch(writes, vec![(count, then)]).await;
             }
         }
     }
 
-    async fn commit_batch(&self, mut writes: Vec<Write<K, V>>, answers: Vec<Answer<Option<V>>>) {
-        if writes.is_empty() {
-            return;
-        }
+    async fn commit_batch(
+        &self,
+        mut writes: Vec<Write<K, V>>,
+        calls: Vec<(usize, Then<K, V, S>)>,
+    ) {
         self.resolve_new_keys(&mut writes);
         let stored = match self.shared.status.check_sound() {
+            Ok(()) if writes.is_empty() => Ok(()),
             Ok(()) => {
+                let bytes: usize = writes.iter().map(prepared_bytes).sum();
+                let span = tracing::debug_span!(
+                    target: "persistent_map",
+                    "commit",
+                    writes = writes.len(),
+                    bytes,
+                    calls = calls.len()
+                );
                 let apply = async { self.shared.backend.apply(&writes).await };
-                self.settle(apply, writes.len()).await
+                let settled = self.shared.settle(apply, writes.len());
+                settled.instrument(span).await
             }
             poisoned => poisoned,
         };
-        for (write, answer) in writes.into_iter().zip(answers) {
-            match &stored {
-                Ok(()) => respond(answer, self.publish(write)),
-                Err(error) => {
-                    respond(answer, Err(error.clone()));
-                    let _ = contain("`Drop` of a key or value", move || drop(write));
+        let mut writes = writes.into_iter();
+        for (count, then) in calls {
+            let mut writes = writes.by_ref().take(count);
+            match (&stored, then) {
+                (Ok(()), Then::Old(answer)) => {
+                    let old = writes.next().map(|write| self.shared.publish(write));
+                    respond(answer, old.unwrap_or(Ok(None)));
+                }
+                (Ok(()), Then::Count(answer)) => {
+                    respond(answer, self.shared.publish_all(writes));
+                }
+                (Ok(()), Then::Answer(call, own)) => {
+                    let shown = self.shared.publish_all(writes).map(drop);
+                    answer_call(call, shown.and(own));
+                }
+                (Err(error), then) => {
+                    for write in writes {
+                        let _ = contain("`Drop` of a key or value", move || drop(write));
+                    }
+                    match then {
+                        Then::Old(answer) => respond(answer, Err(error.clone())),
+                        Then::Count(answer) => respond(answer, Err(error.clone())),
+                        Then::Answer(call, _) => answer_call(call, Err(error.clone())),
+                    }
                 }
             }
         }
@@ -183,89 +271,30 @@ where
         for (index, key) in resolved.unwrap_or_default() {
             let write = &mut writes[index];
             write.resolve_key(Some(key));
-            let prepared = contain("`Serialize` of a key or value", || {
-                self.shared.backend.prepare(write.key(), write.value())
+            let _ = contain("`Serialize` of a key or value", || {
+                write.prepare_again(&self.shared.backend);
             });
-            // It was prepared once, with a key that is as good.
-            if let Ok(Ok(encoded)) = prepared {
-                write.set_encoded(encoded);
-            }
         }
-    }
-
-    /// Awaits what the store is asked to do, for this number of writes. Whatever leaves the outcome unknown poisons the
-    /// map.
-    async fn settle(&self, change: impl Future<Output = Result<()>>, writes: usize) -> Result<()> {
-        let status = &self.shared.status;
-        // A backend that panicked may have done anything.
-        let result = contain_async("the backend", change)
-            .await
-            .map_err(|error| match error {
-                PersistentError::Panicked { .. } => error.unknown(),
-                other => other,
-            });
-        match &result {
-            Ok(()) if writes > 0 => status.committed(writes),
-            Ok(()) => {}
-            Err(error) => {
-                status.failed(error);
-                if error.outcome() == Outcome::Unknown {
-                    status.poison(error.clone());
-                }
-            }
-        }
-        result
-    }
-
-    /// Shows a committed write. The caller's task has run `Hash` and `Eq` of this key before, so a panic here is one
-    /// that comes and goes: the store has what memory has not, and only opening again can mend that.
-    fn publish(&self, write: Write<K, V>) -> Result<Option<V>> {
-        self.show("`Hash` or `Eq` of a key", |cache| cache.publish(write))
-    }
-
-    fn show<T>(&self, code: &'static str, change: impl FnOnce(&Cache<K, V, S>) -> T) -> Result<T> {
-        contain(code, || change(&self.shared.cache)).map_err(|error| {
-            let error = error.unknown();
-            self.shared.status.poison(error.clone());
-            error
-        })
     }
 
     async fn clear(&self) -> Result<()> {
         self.shared.status.check_sound()?;
         if self.atomic_batches {
-            self.settle(async { self.shared.backend.clear().await }, 1)
-                .await?;
-            return self.show("`Drop` of a key or value", Cache::clear);
+            let clear = async { self.shared.backend.clear().await };
+            self.shared.settle(clear, 1).await?;
+            return self.shared.publish_clear();
         }
         let keys = contain("`Clone` of a key", || self.shared.cache.keys())?;
         for (removed, key) in (0..).zip(keys) {
             let write = Write::remove(key);
             let delete = async { self.shared.backend.delete(write.key()).await };
-            let gone = match self.settle(delete, 1).await {
-                Ok(()) => self.publish(write).map(drop),
+            let gone = match self.shared.settle(delete, 1).await {
+                Ok(()) => self.shared.publish(write).map(drop),
                 Err(error) => Err(error),
             };
-            match gone {
-                Err(error) if removed == 0 || error.outcome() == Outcome::Unknown => {
-                    return Err(error);
-                }
-                Err(error) => {
-                    return Err(PersistentError::PartlyCleared {
-                        removed,
-                        source: Arc::new(error),
-                    });
-                }
-                Ok(()) => {}
-            }
+            gone.map_err(|error| error.after_removing(removed))?;
         }
         Ok(())
-    }
-
-    async fn flush(&self) -> Result<()> {
-        self.shared.status.check_sound()?;
-        self.settle(async { self.shared.backend.flush().await }, 0)
-            .await
     }
 
     /// Does what was accepted, brings the store to rest, and says how it ended.
@@ -278,61 +307,62 @@ where
             requests.push(request);
         }
         self.process(&mut requests).await;
-        let flushed = self.flush().await;
-        let closed =
-            contain_async("the backend", async { self.shared.backend.close().await }).await;
-        let result = flushed.and(closed);
-        match &result {
-            Ok(()) => tracing::info!(target: "persistent_map", "map closed"),
-            Err(error) => {
-                tracing::error!(target: "persistent_map", %error, "map closed with an error");
-            }
-        }
-        self.shared.status.end(result);
+        self.shared.finish(Ok(())).await;
     }
 }
 
 /// A runtime that ends drops its tasks; whoever waits for the end must hear of it.
-impl<K, V, B, S> Drop for Writer<K, V, B, S> {
+impl<K: Key, V: Value, B, S> Drop for Writer<K, V, B, S> {
     fn drop(&mut self) {
-        self.shared.status.end(Err(PersistentError::WriterGone));
+        self.shared.abandon();
     }
 }
 
-/// Writes that will share a commit, and where their answers go.
-struct Group<K, V> {
-    writes: Vec<Write<K, V>>,
-    answers: Vec<Answer<Option<V>>>,
-    bytes: usize,
+/// Writes that will share a commit, and the calls that they belong to, each with the number of its writes.
+struct Group<K, V, S> {
+    writes: Pending<K, V>,
+    calls: Vec<(usize, Then<K, V, S>)>,
 }
 
-impl<K, V> Group<K, V> {
+/// What a call is answered with when its writes are stored.
+enum Then<K, V, S> {
+    /// The value that its one write has replaced.
+    Old(Answer<Option<V>>),
+    /// How many of its writes have found an entry.
+    Count(Answer<usize>),
+    /// What it has decided, unless it has failed by itself.
+    Answer(Box<dyn Operation<K, V, S>>, Result<()>),
+}
+
+impl<K: Key, V, S> Group<K, V, S> {
     fn new() -> Self {
         Group {
-            writes: Vec::new(),
-            answers: Vec::new(),
-            bytes: 0,
+            writes: Pending::new(),
+            calls: Vec::new(),
         }
     }
 
-    fn has_room_for(&self, write: &Write<K, V>) -> bool {
-        self.writes.is_empty()
-            || (self.writes.len() < MAX_GROUP
-                && self.bytes + prepared_bytes(write) <= MAX_GROUP_BYTES)
+    fn has_room_for(&self, writes: usize, bytes: usize) -> bool {
+        self.calls.is_empty()
+            || (self.writes.len() + writes <= MAX_GROUP
+                && self.writes.bytes() + bytes <= MAX_GROUP_BYTES
+                && self.calls.len() < MAX_GROUP)
     }
 
-    fn push(&mut self, write: Write<K, V>, answer: Answer<Option<V>>) {
-        self.bytes += prepared_bytes(&write);
-        self.writes.push(write);
-        self.answers.push(answer);
+    fn push(&mut self, writes: impl IntoIterator<Item = Write<K, V>>, then: Then<K, V, S>) {
+        let before = self.writes.len();
+        for write in writes {
+            self.writes.push(write);
+        }
+        self.calls.push((self.writes.len() - before, then));
     }
-}
-
-fn prepared_bytes<K, V>(write: &Write<K, V>) -> usize {
-    write.encoded().map_or(0, Encoded::size)
 }
 
 /// Hands a result over. If nobody waits, it is dropped here, and a `Drop` that panics must not end the writer.
 fn respond<T>(answer: Answer<T>, result: Result<T>) {
     let _ = contain("`Drop` of a value", move || drop(answer.send(result)));
+}
+
+fn answer_call<K, V, S>(call: Box<dyn Operation<K, V, S>>, stored: Result<()>) {
+    let _ = contain("`Drop` of a value", move || call.answer(stored));
 }

@@ -1,0 +1,431 @@
+//! How the calls of a map get done: in the caller's task, or by the writer.
+
+use std::future::poll_fn;
+use std::hash::BuildHasher;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Poll, ready};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::backend::{Key, StorageBackend, Value};
+use crate::behind::Note;
+use crate::error::{PersistentError, Result};
+use crate::local::Local;
+use crate::panics::contain;
+use crate::shared::Shared;
+use crate::transaction::{Call, Decision, Transaction};
+use crate::write::Write;
+use crate::writer::{Answer, Request};
+
+pub(crate) enum Engine<K, V, S> {
+    /// There is no store: memory is changed in the caller's task.
+    Resident(Arc<Local<K, V>>),
+    /// Memory is changed in the caller's task, and the saver at the other end of the channel stores it.
+    Behind(Arc<Local<K, V>>, mpsc::UnboundedSender<Note<V>>),
+    /// By the writer at the other end of the queue.
+    Through(mpsc::Sender<Request<K, V, S>>),
+}
+
+/// What a call may change.
+pub(crate) enum Scope<K> {
+    Key(K),
+    All,
+}
+
+impl<K, V, S> Engine<K, V, S>
+where
+    K: Key,
+    V: Value,
+    S: BuildHasher + Clone + Send + Sync + 'static,
+{
+    /// Makes one change that depends on nothing.
+    pub(crate) async fn write<B: StorageBackend<K, V>>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+        write: Write<K, V>,
+    ) -> Result<Option<V>> {
+        shared.status.check_writable()?;
+        match self {
+            Engine::Resident(local) => local.write(shared, write),
+            Engine::Behind(local, saver) => {
+                let write = prepare_in_place(shared, write)?;
+                room(shared, local).await?;
+                let result = local.write(shared, write);
+                tell(local, saver);
+                result
+            }
+            Engine::Through(queue) => {
+                let write = prepare_in_place(shared, write)?;
+                submit(shared, queue, |answer| Request::Write(write, answer)).await
+            }
+        }
+    }
+
+    /// Makes changes that depend on nothing, all or none. Returns how many have found an entry.
+    pub(crate) async fn write_all<B: StorageBackend<K, V>>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+        atomic_batches: bool,
+        writes: Vec<Write<K, V>>,
+    ) -> Result<usize> {
+        shared.status.check_writable()?;
+        if writes.len() > 1 && !atomic_batches {
+            return Err(PersistentError::unsupported(
+                "changing several entries in one step (atomic batches)",
+            ));
+        }
+        match self {
+            Engine::Resident(local) => local.write_all(shared, writes),
+            Engine::Behind(local, saver) => {
+                let writes = prepare_all(shared, writes)?;
+                room(shared, local).await?;
+                let result = local.write_all(shared, writes);
+                tell(local, saver);
+                result
+            }
+            Engine::Through(queue) => {
+                let writes = prepare_all(shared, writes)?;
+                if writes.is_empty() {
+                    return Ok(0);
+                }
+                submit(shared, queue, |answer| Request::Batch(writes, answer)).await
+            }
+        }
+    }
+
+    /// Runs `run` where nothing else changes the map, and stores what it has decided.
+    pub(crate) async fn call<B: StorageBackend<K, V>, R: Send + 'static>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+        scope: Scope<K>,
+        run: impl FnMut(&mut Transaction<'_, K, V, S>) -> Decision<R> + Send + 'static,
+    ) -> Result<R> {
+        shared.status.check_writable()?;
+        match self {
+            Engine::Resident(local) => call_here(shared, local, &scope, run),
+            Engine::Behind(local, saver) => {
+                room(shared, local).await?;
+                let result = call_here(shared, local, &scope, run);
+                tell(local, saver);
+                result
+            }
+            Engine::Through(queue) => {
+                submit(shared, queue, |answer| {
+                    Request::Call(Box::new(Call::answering(run, answer)))
+                })
+                .await
+            }
+        }
+    }
+
+    pub(crate) async fn clear<B: StorageBackend<K, V>>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+        atomic_batches: bool,
+    ) -> Result<()> {
+        match self {
+            Engine::Resident(local) => local.clear(shared),
+            Engine::Behind(..) if atomic_batches => {
+                let remove_all = |transaction: &mut Transaction<'_, K, V, S>| {
+                    for key in transaction.keys() {
+                        transaction.remove(&key);
+                    }
+                    Decision::Commit(())
+                };
+                self.call(shared, Scope::All, remove_all).await
+            }
+            Engine::Behind(..) => {
+                let keys = contain("`Clone` of a key", || shared.cache.keys())?;
+                for (removed, key) in (0..).zip(keys) {
+                    let gone = self.write(shared, Write::remove(key)).await;
+                    gone.map_err(|error| error.after_removing(removed))?;
+                }
+                Ok(())
+            }
+            Engine::Through(queue) => submit(shared, queue, Request::Clear).await,
+        }
+    }
+
+    pub(crate) async fn flush<B: StorageBackend<K, V>>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+    ) -> Result<()> {
+        match self {
+            Engine::Resident(_) => {
+                shared.status.check_writable()?;
+                shared.backend.flush().await
+            }
+            Engine::Behind(_, saver) => ask(shared, saver, Note::Flush).await,
+            Engine::Through(queue) => submit(shared, queue, Request::Flush).await,
+        }
+    }
+
+    /// All entries at one moment. Works on a closed map as well: nothing changes it any more.
+    pub(crate) async fn snapshot<B: StorageBackend<K, V>>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+    ) -> Result<Vec<(K, V)>> {
+        let copy = || contain("`Clone` of a key or value", || shared.cache.all());
+        match self {
+            Engine::Resident(local) | Engine::Behind(local, _) => local.still(copy),
+            Engine::Through(queue) => match submit(shared, queue, Request::Snapshot).await {
+                Err(PersistentError::Closed | PersistentError::WriterGone) => {
+                    let _ = shared.status.ended().await;
+                    copy()
+                }
+                // The writer changes nothing from now on.
+                Err(PersistentError::Poisoned { .. }) => copy(),
+                result => result,
+            },
+        }
+    }
+
+    pub(crate) async fn verify<B: StorageBackend<K, V>>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+        equal: fn(&V, &V) -> bool,
+    ) -> Result<u64> {
+        match self {
+            Engine::Resident(_) => Ok(shared.cache.len() as u64),
+            Engine::Behind(_, saver) => {
+                ask(shared, saver, |answer| Note::Verify(equal, answer)).await
+            }
+            Engine::Through(queue) => {
+                submit(shared, queue, |answer| Request::Verify(equal, answer)).await
+            }
+        }
+    }
+
+    pub(crate) async fn close<B: StorageBackend<K, V>>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+    ) -> Result<()> {
+        match self {
+            Engine::Resident(local) => {
+                local.close();
+                shared.finish(Ok(())).await;
+            }
+            Engine::Behind(local, saver) => {
+                shared.status.request_close();
+                let _ = saver.send(Note::Close);
+                if let Some(backlog) = local.backlog() {
+                    backlog.wake_all();
+                }
+            }
+            Engine::Through(_) => shared.status.request_close(),
+        }
+        shared.status.ended().await
+    }
+
+    /// Calls that have been made and have no result yet.
+    pub(crate) fn queued(&self) -> usize {
+        match self {
+            Engine::Resident(_) | Engine::Behind(..) => 0,
+            Engine::Through(queue) => queue.max_capacity() - queue.capacity(),
+        }
+    }
+
+    /// Entries and their prepared bytes that are accepted and not stored.
+    pub(crate) fn unsaved(&self) -> (usize, usize) {
+        match self {
+            Engine::Behind(local, _) => local
+                .backlog()
+                .map_or((0, 0), |backlog| (backlog.entries(), backlog.bytes())),
+            Engine::Resident(_) | Engine::Through(_) => (0, 0),
+        }
+    }
+}
+
+impl<K, V, S> Clone for Engine<K, V, S> {
+    fn clone(&self) -> Self {
+        match self {
+            Engine::Resident(local) => Engine::Resident(Arc::clone(local)),
+            Engine::Behind(local, saver) => Engine::Behind(Arc::clone(local), saver.clone()),
+            Engine::Through(queue) => Engine::Through(queue.clone()),
+        }
+    }
+}
+
+/// Prepares a write in the task of its caller: whatever the code of its key does wrong, it does here.
+fn prepare_in_place<K, V, B, S>(
+    shared: &Shared<K, V, B, S>,
+    mut write: Write<K, V>,
+) -> Result<Write<K, V>>
+where
+    K: Key,
+    V: Value,
+    B: StorageBackend<K, V>,
+    S: BuildHasher + Clone,
+{
+    contain(
+        "`Hash`, `Eq`, `Clone`, `Serialize` or `Deserialize`",
+        || {
+            write.resolve_key(shared.cache.resident_key(write.key()));
+            write.prepared_by(&shared.backend)
+        },
+    )?
+}
+
+fn prepare_all<K, V, B, S>(
+    shared: &Shared<K, V, B, S>,
+    writes: Vec<Write<K, V>>,
+) -> Result<Vec<Write<K, V>>>
+where
+    K: Key,
+    V: Value,
+    B: StorageBackend<K, V>,
+    S: BuildHasher + Clone,
+{
+    let writes = writes.into_iter();
+    writes
+        .map(|write| prepare_in_place(shared, write))
+        .collect()
+}
+
+fn call_here<K, V, B, S, R>(
+    shared: &Shared<K, V, B, S>,
+    local: &Local<K, V>,
+    scope: &Scope<K>,
+    run: impl FnMut(&mut Transaction<'_, K, V, S>) -> Decision<R> + Send,
+) -> Result<R>
+where
+    K: Key,
+    V: Value,
+    B: StorageBackend<K, V>,
+    S: BuildHasher + Clone,
+    R: Send,
+{
+    let mut call = Call::here(run);
+    match scope {
+        Scope::Key(key) => local.call_on_key(shared, key, &mut call)?,
+        Scope::All => local.call_on_all(shared, &mut call)?,
+    }
+    call.into_result()
+}
+
+async fn room<K, V, B, S>(shared: &Shared<K, V, B, S>, local: &Local<K, V>) -> Result<()> {
+    match local.backlog() {
+        Some(backlog) => backlog.room(|| shared.status.check_writable()).await,
+        None => Ok(()),
+    }
+}
+
+/// Tells the saver what it should know after a change.
+fn tell<K, V>(local: &Local<K, V>, saver: &mpsc::UnboundedSender<Note<V>>) {
+    if let Some(note) = local.backlog().and_then(|backlog| backlog.note()) {
+        // A saver that is gone has closed the lanes.
+        let _ = saver.send(note);
+    }
+}
+
+/// Asks the saver, and waits for its answer.
+async fn ask<K, V, B, S, T>(
+    shared: &Shared<K, V, B, S>,
+    saver: &mpsc::UnboundedSender<Note<V>>,
+    note: impl FnOnce(Answer<T>) -> Note<V>,
+) -> Result<T> {
+    shared.status.check_writable()?;
+    let (answer, result) = oneshot::channel();
+    saver
+        .send(note(answer))
+        .map_err(|_| PersistentError::Closed)?;
+    result.await.unwrap_or(Err(PersistentError::WriterGone))
+}
+
+/// Waits for a place in the queue, and then for the answer.
+async fn submit<K, V, B, S, T>(
+    shared: &Shared<K, V, B, S>,
+    queue: &mpsc::Sender<Request<K, V, S>>,
+    request: impl FnOnce(Answer<T>) -> Request<K, V, S>,
+) -> Result<T> {
+    shared.status.check_writable()?;
+    let place = queue.reserve().await.map_err(|_| PersistentError::Closed)?;
+    hand_over(shared, queue, place, request).await
+}
+
+/// From the moment that the place is ours there is no way back, and no `await` until the request is handed over.
+async fn hand_over<K, V, B, S, T>(
+    shared: &Shared<K, V, B, S>,
+    queue: &mpsc::Sender<Request<K, V, S>>,
+    place: mpsc::Permit<'_, Request<K, V, S>>,
+    request: impl FnOnce(Answer<T>) -> Request<K, V, S>,
+) -> Result<T> {
+    let (answer, result) = oneshot::channel();
+    place.send(request(answer));
+    // Whatever is handed over before the queue is closed will be answered. After that it may lie there for good.
+    if queue.is_closed() {
+        return answer_or_end(shared, result).await;
+    }
+    result.await.unwrap_or(Err(PersistentError::WriterGone))
+}
+
+/// The writer answers all that it has taken before it ends. What has no answer by then was never taken.
+async fn answer_or_end<K, V, B, S, T>(
+    shared: &Shared<K, V, B, S>,
+    mut result: oneshot::Receiver<Result<T>>,
+) -> Result<T> {
+    let mut ended = pin!(shared.status.ended());
+    poll_fn(|context| {
+        if let Poll::Ready(answer) = Pin::new(&mut result).poll(context) {
+            return Poll::Ready(answer.unwrap_or(Err(PersistentError::WriterGone)));
+        }
+        let end = ready!(ended.as_mut().poll(context));
+        Poll::Ready(match (result.try_recv(), end) {
+            (Ok(answer), _) => answer,
+            (Err(_), Err(PersistentError::WriterGone)) => Err(PersistentError::WriterGone),
+            (Err(_), _) => Err(PersistentError::Closed),
+        })
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::PersistentMap;
+
+    struct Nowhere;
+
+    #[async_trait]
+    impl StorageBackend<u8, u8> for Nowhere {
+        async fn load_all(&self) -> Result<HashMap<u8, u8>> {
+            Ok(HashMap::new())
+        }
+        async fn save(&self, _: u8, _: u8) -> Result<()> {
+            Ok(())
+        }
+        async fn delete(&self, _: &u8) -> Result<()> {
+            Ok(())
+        }
+        async fn flush(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// On two threads this can happen between two instructions, which no test from outside can bring about.
+    #[tokio::test]
+    async fn a_call_that_has_its_place_when_the_map_ends_does_not_hold_it_up_and_is_answered() {
+        let map = PersistentMap::new(Nowhere).await.unwrap();
+        let Engine::Through(queue) = &map.engine else {
+            panic!("a backend without a store");
+        };
+        let place = queue.reserve().await.unwrap();
+        let closed = timeout(Duration::from_secs(5), map.close()).await;
+        closed.expect("the close waits for the place").unwrap();
+
+        let call = hand_over(&map.shared, queue, place, |answer| {
+            Request::Write(Write::insert(1, 1), answer)
+        });
+        let answer = timeout(Duration::from_secs(5), call)
+            .await
+            .expect("an answer");
+        assert!(matches!(answer, Err(PersistentError::Closed)), "{answer:?}");
+    }
+}

@@ -1,0 +1,306 @@
+//! Telling others what has changed, in the order in which it was accepted.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll};
+
+use tokio::sync::{broadcast, watch};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tokio_stream::wrappers::{BroadcastStream, WatchStream};
+
+use crate::backend::{Key, Value};
+use crate::error::{PersistentError, Result};
+use crate::panics::contain;
+
+/// One entry that has changed.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change<K, V> {
+    /// Its key.
+    pub key: K,
+    /// Its value before, or `None` if it is new.
+    pub old: Option<V>,
+    /// Its value now, or `None` if it was removed.
+    pub new: Option<V>,
+}
+
+impl<K, V> Change<K, V> {
+    pub(crate) fn new(key: K, old: Option<V>, new: Option<V>) -> Self {
+        Change { key, old, new }
+    }
+}
+
+/// What became of it, without key and values: they may be secret.
+impl<K, V> fmt::Debug for Change<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (&self.old, &self.new) {
+            (None, Some(_)) => "Change(inserted)",
+            (Some(_), Some(_)) => "Change(replaced)",
+            (_, None) => "Change(removed)",
+        })
+    }
+}
+
+/// What a [`Subscription`] hears.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<K, V> {
+    /// One call has changed these entries: one for an insert, all of them together for a transaction, a batch or a clear.
+    /// Readers see it already.
+    ///
+    /// With [`WriteMode::Through`](crate::WriteMode::Through) it is stored; with
+    /// [`WriteMode::Behind`](crate::WriteMode::Behind) it is accepted and will be.
+    Changed(Arc<[Change<K, V>]>),
+    /// The store has failed. With `WriteMode::Behind` the entries are kept and the store is tried again.
+    Failed(PersistentError),
+    /// The subscriber was too slow, and so many events were dropped before this one. To go on, take a
+    /// [`snapshot`](crate::PersistentMap::snapshot) and apply later changes to it.
+    Missed(u64),
+}
+
+impl<K, V> Clone for Event<K, V> {
+    fn clone(&self) -> Self {
+        match self {
+            Event::Changed(changes) => Event::Changed(Arc::clone(changes)),
+            Event::Failed(error) => Event::Failed(error.clone()),
+            Event::Missed(count) => Event::Missed(*count),
+        }
+    }
+}
+
+/// `None` is the end.
+type Message<K, V> = Option<Event<K, V>>;
+
+/// All who want to hear of changes.
+pub(crate) struct Events<K, V> {
+    capacity: usize,
+    subscribers: OnceLock<broadcast::Sender<Message<K, V>>>,
+    ended: AtomicBool,
+    watched: Mutex<HashMap<K, watch::Sender<()>>>,
+    watched_keys: AtomicUsize,
+}
+
+impl<K, V> Events<K, V> {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Events {
+            capacity,
+            subscribers: OnceLock::new(),
+            ended: AtomicBool::new(false),
+            watched: Mutex::new(HashMap::new()),
+            watched_keys: AtomicUsize::new(0),
+        }
+    }
+
+    fn watched(&self) -> MutexGuard<'_, HashMap<K, watch::Sender<()>>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Key, V: Value> Events<K, V> {
+    pub(crate) fn has_subscribers(&self) -> bool {
+        self.subscribers
+            .get()
+            .is_some_and(|sender| sender.receiver_count() > 0)
+    }
+
+    /// Tells all subscribers. Never waits: whoever is too slow misses the oldest.
+    pub(crate) fn send(&self, event: Event<K, V>) {
+        if let Some(sender) = self.subscribers.get() {
+            // Fails only without subscribers.
+            let _ = sender.send(Some(event));
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> Subscription<K, V> {
+        let sender = self
+            .subscribers
+            .get_or_init(|| broadcast::Sender::new(self.capacity));
+        let subscription = Subscription {
+            messages: BroadcastStream::new(sender.subscribe()),
+            ended: false,
+        };
+        if self.ended.load(Ordering::SeqCst) {
+            let _ = sender.send(None);
+        }
+        subscription
+    }
+
+    /// Wakes those who watch `key`. Called while its entry is locked: who is not seen here has not read it yet.
+    pub(crate) fn signal(&self, key: &K) {
+        if self.watched_keys.load(Ordering::Relaxed) > 0
+            && let Some(watched) = self.watched().get(key)
+        {
+            watched.send_replace(());
+        }
+    }
+
+    /// Wakes all who watch, after a clear.
+    pub(crate) fn signal_all(&self) {
+        for watched in self.watched().values() {
+            watched.send_replace(());
+        }
+    }
+
+    pub(crate) fn watch(&self, key: K, map: Weak<dyn Watched<K, V>>) -> Watch<K, V> {
+        let mut watched = self.watched();
+        let changes = if self.ended.load(Ordering::SeqCst) {
+            watch::channel(()).1
+        } else {
+            let sender = watched.entry(key.clone()).or_default();
+            sender.subscribe()
+        };
+        self.watched_keys.store(watched.len(), Ordering::Relaxed);
+        Watch {
+            changes: WatchStream::from_changes(changes),
+            first: true,
+            key,
+            map,
+        }
+    }
+
+    /// Forgets a key that nobody watches any more. The caller is still among the watchers.
+    pub(crate) fn unwatch(&self, key: &K) {
+        let mut watched = self.watched();
+        if watched
+            .get(key)
+            .is_some_and(|sender| sender.receiver_count() <= 1)
+        {
+            watched.remove(key);
+        }
+        self.watched_keys.store(watched.len(), Ordering::Relaxed);
+    }
+
+    /// The map is closed: there will be no more changes.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        if let Some(sender) = self.subscribers.get() {
+            let _ = sender.send(None);
+        }
+        self.watched().clear();
+    }
+}
+
+/// All changes of a map from a moment on, in the order in which they were accepted. From
+/// [`PersistentMap::subscribe`](crate::PersistentMap::subscribe). Also a [`Stream`] of [`Event`]s.
+///
+/// It ends when the map is closed, or its last handle is gone.
+#[must_use = "a subscription that is dropped hears nothing"]
+pub struct Subscription<K, V> {
+    messages: BroadcastStream<Message<K, V>>,
+    ended: bool,
+}
+
+impl<K: Key, V: Value> Subscription<K, V> {
+    /// The next event, or `None` when the map is closed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no event.
+    pub async fn recv(&mut self) -> Option<Event<K, V>> {
+        poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+}
+
+impl<K: Key, V: Value> Stream for Subscription<K, V> {
+    type Item = Event<K, V>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event<K, V>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let next = match Pin::new(&mut self.messages).poll_next(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Some(Ok(message))) => message,
+            Poll::Ready(Some(Err(BroadcastStreamRecvError::Lagged(count)))) => {
+                Some(Event::Missed(count))
+            }
+            Poll::Ready(None) => None,
+        };
+        self.ended = next.is_none();
+        Poll::Ready(next)
+    }
+}
+
+impl<K, V> fmt::Debug for Subscription<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a [`Watch`] needs of its map.
+pub(crate) trait Watched<K, V>: Send + Sync {
+    fn value(&self, key: &K) -> Option<V>;
+    fn unwatch(&self, key: &K);
+}
+
+/// The latest value of one key. From [`PersistentMap::watch`](crate::PersistentMap::watch). Also a [`Stream`]: of the value
+/// now, and then of the latest value after each change.
+///
+/// It sees that something has changed, not each change: values that come and go while nobody looks are left out.
+#[must_use = "a watch that is dropped sees nothing"]
+pub struct Watch<K: Key, V: Value> {
+    changes: WatchStream<()>,
+    /// The stream begins with the value of now.
+    first: bool,
+    key: K,
+    map: Weak<dyn Watched<K, V>>,
+}
+
+impl<K: Key, V: Value> Watch<K, V> {
+    /// The value now; `None` if there is no such entry, or no such map any more.
+    pub fn get(&self) -> Option<V> {
+        self.map.upgrade()?.value(&self.key)
+    }
+
+    /// The key.
+    pub fn key(&self) -> &K {
+        &self.key
+    }
+
+    /// Waits until the entry has changed since the watch was made or `changed` last returned, and returns its value.
+    ///
+    /// # Errors
+    /// [`Closed`](PersistentError::Closed): the map was closed, or its last handle is gone.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no change.
+    pub async fn changed(&mut self) -> Result<Option<V>> {
+        match poll_fn(|context| Pin::new(&mut self.changes).poll_next(context)).await {
+            Some(()) => Ok(self.get()),
+            None => Err(PersistentError::Closed),
+        }
+    }
+}
+
+impl<K: Key + Unpin, V: Value> Stream for Watch<K, V> {
+    type Item = Option<V>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Option<V>>> {
+        if std::mem::take(&mut self.first) {
+            return Poll::Ready(Some(self.get()));
+        }
+        Pin::new(&mut self.changes)
+            .poll_next(context)
+            .map(|change| change.map(|()| self.get()))
+    }
+}
+
+impl<K: Key, V: Value> Drop for Watch<K, V> {
+    fn drop(&mut self) {
+        if let Some(map) = self.map.upgrade() {
+            let _ = contain("`Hash` or `Eq` of a key", || map.unwatch(&self.key));
+        }
+    }
+}
+
+impl<K: Key, V: Value> fmt::Debug for Watch<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,263 @@
+//! Changing memory in the caller's task: for maps without a store, and for maps whose store follows later.
+//!
+//! A key belongs to one lane, and a lane is locked while one of its keys changes; whatever concerns all keys locks all
+//! lanes. So changes have an order, although nobody waits for a task. Readers never see these locks.
+
+use std::hash::BuildHasher;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::backend::{Key, StorageBackend, Value};
+use crate::behind::Backlog;
+use crate::error::{PersistentError, Result};
+use crate::panics::contain;
+use crate::pending::Pending;
+use crate::shared::Shared;
+use crate::transaction::Operation;
+use crate::write::Write;
+
+const LANES: usize = 64;
+
+pub(crate) struct Local<K, V> {
+    lanes: Box<[Lane<K, V>]>,
+    /// What is to be stored later; nothing if there is no store.
+    backlog: Option<Backlog>,
+}
+
+/// Aligned, so that two cores that change different lanes do not share a cache line.
+#[repr(align(128))]
+struct Lane<K, V>(Mutex<Contents<K, V>>);
+
+struct Contents<K, V> {
+    unsaved: Pending<K, V>,
+    /// The map is closed. Kept here, so that no change can slip in behind the last save.
+    closed: bool,
+}
+
+impl<K, V> Local<K, V> {
+    /// For a map without a store.
+    pub(crate) fn resident() -> Self {
+        Local {
+            lanes: lanes(LANES),
+            backlog: None,
+        }
+    }
+
+    /// For a map whose store follows.
+    pub(crate) fn behind(backlog: Backlog) -> Self {
+        // A store that takes one write at a time must get them in their order, so they have one lane.
+        let count = if backlog.coalesces() { LANES } else { 1 };
+        Local {
+            lanes: lanes(count),
+            backlog: Some(backlog),
+        }
+    }
+
+    pub(crate) fn backlog(&self) -> Option<&Backlog> {
+        self.backlog.as_ref()
+    }
+
+    /// Runs `look` while nothing can change the map.
+    pub(crate) fn still<R>(&self, look: impl FnOnce() -> R) -> R {
+        let _all = self.lock_all();
+        look()
+    }
+
+    /// Everything that is not stored yet, up to this moment; and what `look` sees at the same moment.
+    pub(crate) fn cut<R>(&self, look: impl FnOnce() -> R) -> (Vec<Write<K, V>>, R) {
+        let mut lanes = self.lock_all();
+        if let Some(backlog) = &self.backlog {
+            backlog.is_cut();
+        }
+        let pending = lanes
+            .iter_mut()
+            .map(|lane| std::mem::replace(&mut lane.unsaved, Pending::new()));
+        let writes = pending.flat_map(Pending::into_writes).collect();
+        (writes, look())
+    }
+
+    /// Accepts nothing more.
+    pub(crate) fn close(&self) {
+        for lane in &mut self.lock_all() {
+            lane.closed = true;
+        }
+    }
+
+    fn lock_all(&self) -> Vec<MutexGuard<'_, Contents<K, V>>> {
+        self.lanes.iter().map(Lane::lock).collect()
+    }
+}
+
+impl<K: Key, V: Value> Local<K, V> {
+    /// Makes one change, which has been prepared.
+    pub(crate) fn write<B, S>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+        write: Write<K, V>,
+    ) -> Result<Option<V>>
+    where
+        B: StorageBackend<K, V>,
+        S: BuildHasher + Clone,
+    {
+        let mut lane = self.lanes[self.lane_number(shared, write.key())?].lock();
+        lane.check_open()?;
+        let write = self.record(shared, &mut lane, write)?;
+        shared.publish(write)
+    }
+
+    /// Makes the changes of one call in one step. They have been prepared.
+    pub(crate) fn write_all<B, S>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+        writes: Vec<Write<K, V>>,
+    ) -> Result<usize>
+    where
+        B: StorageBackend<K, V>,
+        S: BuildHasher + Clone,
+    {
+        let mut lanes = self.lock_all();
+        lanes[0].check_open()?;
+        self.accept(shared, &mut lanes, writes)
+    }
+
+    /// Runs a call that changes `key` alone.
+    pub(crate) fn call_on_key<B, S>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+        key: &K,
+        operation: &mut dyn Operation<K, V, S>,
+    ) -> Result<()>
+    where
+        B: StorageBackend<K, V>,
+        S: BuildHasher + Clone,
+    {
+        let mut lane = self.lanes[self.lane_number(shared, key)?].lock();
+        lane.check_open()?;
+        for write in shared.evaluate(None, operation)? {
+            let write = self.record(shared, &mut lane, write)?;
+            shared.publish(write)?;
+        }
+        Ok(())
+    }
+
+    /// Runs a call that may change all keys.
+    pub(crate) fn call_on_all<B, S>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+        operation: &mut dyn Operation<K, V, S>,
+    ) -> Result<()>
+    where
+        B: StorageBackend<K, V>,
+        S: BuildHasher + Clone,
+    {
+        let mut lanes = self.lock_all();
+        lanes[0].check_open()?;
+        let writes = shared.evaluate(None, operation)?;
+        self.accept(shared, &mut lanes, writes).map(drop)
+    }
+
+    /// Removes everything from a map without a store.
+    pub(crate) fn clear<B, S>(&self, shared: &Shared<K, V, B, S>) -> Result<()>
+    where
+        S: BuildHasher + Clone,
+    {
+        let lanes = self.lock_all();
+        lanes[0].check_open()?;
+        shared.publish_clear()
+    }
+
+    fn accept<B, S>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+        lanes: &mut [MutexGuard<'_, Contents<K, V>>],
+        writes: Vec<Write<K, V>>,
+    ) -> Result<usize>
+    where
+        B: StorageBackend<K, V>,
+        S: BuildHasher + Clone,
+    {
+        let Some(backlog) = &self.backlog else {
+            return shared.publish_all(writes);
+        };
+        if writes.len() > 1 && !backlog.coalesces() {
+            return Err(PersistentError::unsupported("atomic batches"));
+        }
+        let mut recorded = Vec::with_capacity(writes.len());
+        for write in writes {
+            let lane = &mut lanes[self.lane_number(shared, write.key())?];
+            recorded.push(self.record(shared, lane, write)?);
+        }
+        shared.publish_all(recorded)
+    }
+
+    /// Notes a change that is to be stored. It goes by the key that the entry has, or had: equal keys may be written
+    /// differently, and the store goes by what is written.
+    fn record<B, S>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+        lane: &mut Contents<K, V>,
+        mut write: Write<K, V>,
+    ) -> Result<Write<K, V>>
+    where
+        B: StorageBackend<K, V>,
+        S: BuildHasher + Clone,
+    {
+        let Some(backlog) = &self.backlog else {
+            return Ok(write);
+        };
+        let copy = contain("`Hash`, `Eq`, `Clone` or `Serialize` of a key or value", || {
+            if write.key_is_new() {
+                let unsaved = || Some(lane.unsaved.latest(write.key())?.key().clone());
+                if let Some(key) = shared.cache.resident_key(write.key()).or_else(unsaved) {
+                    write.resolve_key(Some(key));
+                    write.prepare_again(&shared.backend);
+                }
+            }
+            write.clone()
+        })?;
+        shared.or_poison("`Hash` or `Eq` of a key", || {
+            let (entries, bytes) = (lane.unsaved.len(), lane.unsaved.bytes());
+            if backlog.coalesces() {
+                lane.unsaved.replace(copy);
+            } else {
+                lane.unsaved.push(copy);
+            }
+            backlog.grown(lane.unsaved.len() - entries, bytes, lane.unsaved.bytes());
+        })?;
+        Ok(write)
+    }
+
+    fn lane_number<B, S>(&self, shared: &Shared<K, V, B, S>, key: &K) -> Result<usize>
+    where
+        S: BuildHasher + Clone,
+    {
+        if self.lanes.len() == 1 {
+            return Ok(0);
+        }
+        let hash = contain("`Hash` of a key", || shared.cache.hash(key))?;
+        // The upper bits: some hashers put little into the lower ones.
+        Ok((hash >> 58) as usize % self.lanes.len())
+    }
+}
+
+fn lanes<K, V>(count: usize) -> Box<[Lane<K, V>]> {
+    let empty = || Contents {
+        unsaved: Pending::new(),
+        closed: false,
+    };
+    (0..count).map(|_| Lane(Mutex::new(empty()))).collect()
+}
+
+impl<K, V> Lane<K, V> {
+    fn lock(&self) -> MutexGuard<'_, Contents<K, V>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K, V> Contents<K, V> {
+    fn check_open(&self) -> Result<()> {
+        if self.closed {
+            return Err(PersistentError::Closed);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,236 @@
+//! What the handles of a map and its engine have in common, and the one way from a stored write to its readers.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use crate::backend::{Key, StorageBackend, Value};
+use crate::cache::Cache;
+use crate::error::{Outcome, PersistentError, Result};
+use crate::events::{Change, Event, Events};
+use crate::flight::Flights;
+use crate::panics::{contain, contain_async};
+use crate::pending::Pending;
+use crate::status::Status;
+use crate::transaction::{Operation, Transaction};
+use crate::write::Write;
+
+pub(crate) struct Shared<K, V, B, S> {
+    pub(crate) cache: Cache<K, V, S>,
+    pub(crate) backend: B,
+    pub(crate) status: Status,
+    pub(crate) events: Events<K, V>,
+    pub(crate) flights: Flights<K>,
+}
+
+impl<K, V, B, S> Shared<K, V, B, S>
+where
+    K: Key,
+    V: Value,
+    S: BuildHasher + Clone,
+{
+    /// Shows a stored write to readers, and returns the value that it replaced.
+    pub(crate) fn publish(&self, write: Write<K, V>) -> Result<Option<V>> {
+        let mut changes = self.changes();
+        let old = self.show(write, changes.as_mut())?;
+        self.announce(changes);
+        Ok(old)
+    }
+
+    /// Shows the stored writes of one call, and returns how many of them have found an entry.
+    pub(crate) fn publish_all(
+        &self,
+        writes: impl IntoIterator<Item = Write<K, V>>,
+    ) -> Result<usize> {
+        let mut changes = self.changes();
+        let mut found = 0;
+        for write in writes {
+            let old = self.show(write, changes.as_mut())?;
+            found += usize::from(old.is_some());
+            let _ = contain("`Drop` of a value", move || drop(old));
+        }
+        self.announce(changes);
+        Ok(found)
+    }
+
+    /// Shows a stored clear.
+    pub(crate) fn publish_clear(&self) -> Result<()> {
+        self.or_poison("`Drop` of a key or value", || {
+            if self.events.has_subscribers() {
+                let entries = self.cache.all().into_iter();
+                let removed = entries.map(|(key, value)| Change::new(key, Some(value), None));
+                let removed: Vec<_> = removed.collect();
+                self.cache.clear();
+                self.announce(Some(removed));
+            } else {
+                self.cache.clear();
+            }
+            self.events.signal_all();
+        })
+    }
+
+    /// The caller's task has run `Hash` and `Eq` of this key before, so a panic here is one that comes and goes: the
+    /// store has what memory has not, and only opening again can mend that.
+    fn show(
+        &self,
+        write: Write<K, V>,
+        changes: Option<&mut Vec<Change<K, V>>>,
+    ) -> Result<Option<V>> {
+        self.or_poison("`Hash`, `Eq` or `Clone` of a key or value", || {
+            let Some(changes) = changes else {
+                return self.cache.publish(write, |key| self.events.signal(key));
+            };
+            let (key, new) = (write.key().clone(), write.value().cloned());
+            let old = self.cache.publish(write, |key| self.events.signal(key));
+            if old.is_some() || new.is_some() {
+                changes.push(Change::new(key, old.clone(), new));
+            }
+            old
+        })
+    }
+
+    /// A list to put changes into, if anybody wants to hear of them.
+    fn changes(&self) -> Option<Vec<Change<K, V>>> {
+        self.events.has_subscribers().then(Vec::new)
+    }
+
+    fn announce(&self, changes: Option<Vec<Change<K, V>>>) {
+        if let Some(changes) = changes
+            && !changes.is_empty()
+        {
+            self.events.send(Event::Changed(changes.into()));
+        }
+    }
+
+    pub(crate) fn or_poison<T>(&self, code: &'static str, change: impl FnOnce() -> T) -> Result<T> {
+        contain(code, change).map_err(|error| {
+            let error = error.unknown();
+            self.status.poison(error.clone());
+            error
+        })
+    }
+}
+
+impl<K, V, B, S> Shared<K, V, B, S>
+where
+    K: Key,
+    V: Value,
+    B: StorageBackend<K, V>,
+    S: BuildHasher + Clone,
+{
+    /// Runs the code of a call, on memory and what is `ahead` of it, and prepares what it wants to write.
+    pub(crate) fn evaluate(
+        &self,
+        ahead: Option<&Pending<K, V>>,
+        operation: &mut dyn Operation<K, V, S>,
+    ) -> Result<Vec<Write<K, V>>> {
+        let writes = contain("a closure, or the code of a key or value,", || {
+            let mut transaction = Transaction::new(&self.cache, ahead);
+            if operation.evaluate(&mut transaction) {
+                transaction.into_writes()
+            } else {
+                Vec::new()
+            }
+        })?;
+        self.prepare(writes)
+    }
+
+    pub(crate) fn prepare(&self, writes: Vec<Write<K, V>>) -> Result<Vec<Write<K, V>>> {
+        contain("`Serialize` or `Deserialize`", || {
+            let writes = writes.into_iter();
+            writes
+                .map(|write| write.prepared_by(&self.backend))
+                .collect()
+        })?
+    }
+
+    /// Awaits what the store is asked to do, for this number of writes. Whatever leaves the outcome unknown poisons the
+    /// map.
+    pub(crate) async fn settle(
+        &self,
+        change: impl Future<Output = Result<()>>,
+        writes: usize,
+    ) -> Result<()> {
+        // A backend that panicked may have done anything.
+        let result = contain_async("the backend", change)
+            .await
+            .map_err(|error| match error {
+                PersistentError::Panicked { .. } => error.unknown(),
+                other => other,
+            });
+        match &result {
+            Ok(()) if writes > 0 => self.status.committed(writes),
+            Ok(()) => {}
+            Err(error) => {
+                self.status.failed(error);
+                self.events.send(Event::Failed(error.clone()));
+                if error.outcome() == Outcome::Unknown {
+                    self.status.poison(error.clone());
+                }
+            }
+        }
+        result
+    }
+
+    /// Writes out what the store buffers.
+    pub(crate) async fn flush_backend(&self) -> Result<()> {
+        self.status.check_sound()?;
+        self.settle(async { self.backend.flush().await }, 0).await
+    }
+
+    /// Releases the store and ends the map, with the first thing that went wrong.
+    pub(crate) async fn finish(&self, done: Result<()>) {
+        let flushed = match done {
+            Ok(()) => self.flush_backend().await,
+            failed => failed,
+        };
+        let closed = contain_async("the backend", async { self.backend.close().await }).await;
+        let result = flushed.and(closed);
+        match &result {
+            Ok(()) => tracing::info!(target: "persistent_map", "map closed"),
+            Err(error) => {
+                tracing::error!(target: "persistent_map", %error, "map closed with an error");
+            }
+        }
+        self.status.end(result);
+        self.events.end();
+    }
+
+    /// Compares what is stored with `entries`, which must be all of the map at a moment at which all of it is stored.
+    pub(crate) async fn compare_with_store(
+        &self,
+        compare: &mut crate::verify::Comparison<'_, K, V>,
+    ) -> Result<u64> {
+        self.status.check_sound()?;
+        contain_async("reading the store back", async {
+            self.backend.read_back(compare).await
+        })
+        .await?;
+        compare.verdict()
+    }
+}
+
+impl<K: Key, V: Value, B, S> Shared<K, V, B, S> {
+    /// The runtime has dropped the engine: whoever waits for the end must hear of it.
+    pub(crate) fn abandon(&self) {
+        self.status.end(Err(PersistentError::WriterGone));
+        let _ = contain("`Drop` of a key or value", || self.events.end());
+    }
+}
+
+impl<K, V, B, S> crate::events::Watched<K, V> for Shared<K, V, B, S>
+where
+    K: Key,
+    V: Value,
+    B: Send + Sync,
+    S: BuildHasher + Clone + Send + Sync,
+{
+    fn value(&self, key: &K) -> Option<V> {
+        self.cache.with(key, V::clone)
+    }
+
+    fn unwatch(&self, key: &K) {
+        self.events.unwatch(key);
+    }
+}
+
+pub(crate) type SharedMap<K, V, B, S> = Arc<Shared<K, V, B, S>>;
