@@ -293,7 +293,11 @@ where
             return Ok(value);
         }
         self.shared.status.check_writable()?;
-        let _turn = self.shared.flights.turn(contain("`Clone` of a key", || key.clone())?).await;
+        let _turn = self
+            .shared
+            .flights
+            .turn(contain("`Clone` of a key", || key.clone())?)
+            .await;
         if let Some(value) = contain("`Hash`, `Eq` or `Clone`", || self.get(&key))? {
             return Ok(value);
         }

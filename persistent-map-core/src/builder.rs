@@ -164,7 +164,8 @@ where
     /// stored in their new form with one commit before the map opens. A store that has the new type already is left alone.
     ///
     /// Call it once for each older type; they are tried in this order. All entries are in memory twice meanwhile. A crash
-    /// leaves the old store or the new one.
+    /// leaves the old store or the new one. Damaged rows are never upgraded: open the store with its old type and
+    /// [`OnCorrupt::Quarantine`] first.
     ///
     /// ```
     /// # use persistent_map_core::*;
@@ -287,13 +288,13 @@ where
     S: BuildHasher + Clone + Send + Sync + 'static,
 {
     let backend = &shared.backend;
-    let first = contain_async("loading the store", async { backend.load(loader).await }).await;
-    let Err(error) = first else { return Ok(()) };
+    loader.start_again(!migrations.is_empty());
+    let mut loaded = contain_async("loading the store", async { backend.load(loader).await }).await;
+    let may_be_older = loaded.as_ref().is_err_and(PersistentError::is_about_types);
+    if migrations.is_empty() || !may_be_older {
+        return loaded;
+    }
     for mut migration in migrations {
-        if !error.is_about_types() {
-            break;
-        }
-        loader.start_again();
         let entries = match migration.load(backend).await {
             Ok(entries) => entries,
             Err(error) if error.is_about_types() => continue,
@@ -302,9 +303,15 @@ where
         tracing::info!(target: "persistent_map", entries = entries.len(), "moving to new types");
         let copy = contain("`Clone` of a key or value", || entries.clone())?;
         contain_async("the backend", async { backend.replace(copy).await }).await?;
+        loader.start_again(false);
         return loader.take_all(entries);
     }
-    Err(error)
+    if matches!(loaded, Err(PersistentError::Corrupt(_))) {
+        // Rows of no known type: what becomes of them, the user has said.
+        loader.start_again(false);
+        loaded = contain_async("loading the store", async { backend.load(loader).await }).await;
+    }
+    loaded
 }
 
 fn behind<K, V, B, S>(

@@ -39,8 +39,8 @@ mod map;
 // Wiring: from a backend to an open map.
 mod builder;
 
-pub use behind::{Behind, WriteMode};
 pub use backend::{Key, LoadSink, StorageBackend, Value};
+pub use behind::{Behind, WriteMode};
 pub use builder::Builder;
 pub use byte_store::{ByteStore, ByteWrite, Format, RowSink, RowVerdict};
 pub use capabilities::{Capabilities, Survives};

@@ -52,6 +52,8 @@ pub(crate) type OnProgress = Box<dyn FnMut(Progress) + Send>;
 pub(crate) struct Loader<'a, K, V, S> {
     cache: &'a Cache<K, V, S>,
     on_corrupt: OnCorrupt,
+    /// There may be another type that intact rows are of, so they are not set aside.
+    other_types: bool,
     on_progress: Option<OnProgress>,
     progress: Progress,
     quarantined: Vec<CorruptRow>,
@@ -66,6 +68,7 @@ impl<'a, K, V, S> Loader<'a, K, V, S> {
         Loader {
             cache,
             on_corrupt,
+            other_types: false,
             on_progress,
             progress: Progress {
                 loaded: 0,
@@ -84,12 +87,13 @@ impl<'a, K, V, S> Loader<'a, K, V, S> {
         }
     }
 
-    /// Forgets what was loaded.
-    pub(crate) fn start_again(&mut self)
+    /// Forgets what was loaded. Rows of `other_types` are an error from now on, or what the user wants.
+    pub(crate) fn start_again(&mut self, other_types: bool)
     where
         K: Eq + Hash,
         S: BuildHasher + Clone,
     {
+        self.other_types = other_types;
         self.cache.clear();
         self.quarantined.clear();
         self.progress.loaded = 0;
@@ -145,12 +149,12 @@ where
 
     fn corrupt(&mut self, row: CorruptRow) -> Result<()> {
         match self.on_corrupt {
-            OnCorrupt::Fail => Err(PersistentError::Corrupt(Box::new(row))),
-            OnCorrupt::Quarantine => {
+            OnCorrupt::Quarantine if !(row.intact && self.other_types) => {
                 tracing::warn!(target: "persistent_map", %row, "row set aside");
                 self.quarantined.push(row);
                 Ok(())
             }
+            _ => Err(PersistentError::Corrupt(Box::new(row))),
         }
     }
 }

@@ -204,16 +204,19 @@ impl<K: Key, V: Value> Local<K, V> {
         let Some(backlog) = &self.backlog else {
             return Ok(write);
         };
-        let copy = contain("`Hash`, `Eq`, `Clone` or `Serialize` of a key or value", || {
-            if write.key_is_new() {
-                let unsaved = || Some(lane.unsaved.latest(write.key())?.key().clone());
-                if let Some(key) = shared.cache.resident_key(write.key()).or_else(unsaved) {
-                    write.resolve_key(Some(key));
-                    write.prepare_again(&shared.backend);
+        let copy = contain(
+            "`Hash`, `Eq`, `Clone` or `Serialize` of a key or value",
+            || {
+                if write.key_is_new() {
+                    let unsaved = || Some(lane.unsaved.latest(write.key())?.key().clone());
+                    if let Some(key) = shared.cache.resident_key(write.key()).or_else(unsaved) {
+                        write.resolve_key(Some(key));
+                        write.prepare_again(&shared.backend);
+                    }
                 }
-            }
-            write.clone()
-        })?;
+                write.clone()
+            },
+        )?;
         shared.or_poison("`Hash` or `Eq` of a key", || {
             let (entries, bytes) = (lane.unsaved.len(), lane.unsaved.bytes());
             if backlog.coalesces() {

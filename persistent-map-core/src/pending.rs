@@ -131,6 +131,11 @@ mod tests {
             }
         }
         assert_eq!(pending.len(), 20);
-        assert!(pending.as_slice().iter().all(|write| write.value() == Some(&2)));
+        assert!(
+            pending
+                .as_slice()
+                .iter()
+                .all(|write| write.value() == Some(&2))
+        );
     }
 }

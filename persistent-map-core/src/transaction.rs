@@ -165,7 +165,10 @@ impl<K, V, S> fmt::Debug for Transaction<'_, K, V, S> {
     }
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "the shape that `filter` asks for")]
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the shape that `filter` asks for"
+)]
 fn is_insert<K, V>(write: &&Write<K, V>) -> bool {
     write.value().is_some()
 }

@@ -86,7 +86,10 @@ impl<K: Key, V: Value> LoadSink<K, V> for Comparison<'_, K, V> {
 
     fn entry(&mut self, key: K, value: V) -> Result<()> {
         let equal = self.equal;
-        let count = match self.expected.test(&key, &mut |expected| equal(expected, &value)) {
+        let count = match self
+            .expected
+            .test(&key, &mut |expected| equal(expected, &value))
+        {
             Some(true) => &mut self.same,
             Some(false) => &mut self.other,
             None => &mut self.unexpected,

@@ -131,8 +131,7 @@ where
                 }
                 Request::Snapshot(answer) => {
                     self.commit(&mut group).await;
-                    let result =
-                        contain("`Clone` of a key or value", || self.shared.cache.all());
+                    let result = contain("`Clone` of a key or value", || self.shared.cache.all());
                     respond(answer, result);
                 }
                 Request::Verify(equal, answer) => {
@@ -148,11 +147,7 @@ where
 
     /// Runs a call on memory and the group before it, and lets it share the group's fate: what it has read is only true
     /// if the group is stored.
-    async fn evaluate(
-        &self,
-        mut call: Box<dyn Operation<K, V, S>>,
-        group: &mut Group<K, V, S>,
-    ) {
+    async fn evaluate(&self, mut call: Box<dyn Operation<K, V, S>>, group: &mut Group<K, V, S>) {
         // Elsewhere each write of a group may fail by itself.
         if !self.atomic_batches || !group.has_room_for(1, 0) {
             self.commit(group).await;
@@ -194,11 +189,7 @@ where
         }
     }
 
-    async fn commit_batch(
-        &self,
-        mut writes: Vec<Write<K, V>>,
-        calls: Vec<(usize, Then<K, V, S>)>,
-    ) {
+    async fn commit_batch(&self, mut writes: Vec<Write<K, V>>, calls: Vec<(usize, Then<K, V, S>)>) {
         self.resolve_new_keys(&mut writes);
         let stored = match self.shared.status.check_sound() {
             Ok(()) if writes.is_empty() => Ok(()),

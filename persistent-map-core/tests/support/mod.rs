@@ -102,6 +102,11 @@ impl<C: Codec> ByteStore for Shelf<C> {
         }
         Ok(())
     }
+    async fn replace(&self, _: &Format, rows: &[ByteWrite<'_>]) -> Result<()> {
+        let row = |write: &ByteWrite<'_>| (write.key.to_vec(), write.value.unwrap().to_vec());
+        *self.rows.lock().unwrap() = rows.iter().map(row).collect();
+        Ok(())
+    }
     async fn flush(&self) -> Result<()> {
         Ok(())
     }
