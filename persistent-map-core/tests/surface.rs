@@ -1,0 +1,105 @@
+//! What the compiler must say of the public surface.
+
+use std::time::Duration;
+
+use persistent_map_core::{
+    Builder, Change, Copied, Copy, Event, Iter, Keys, PersistentError, PersistentMap, Stats,
+    StorageBackend, Subscription, Values, Watch, copy,
+};
+
+type Map = PersistentMap<String, u64, Box2>;
+
+/// Any backend will do: nothing here is run.
+struct Box2;
+
+#[persistent_map_core::async_trait]
+impl StorageBackend<String, u64> for Box2 {
+    async fn load_all(&self) -> Result<std::collections::HashMap<String, u64>, PersistentError> {
+        Ok(std::collections::HashMap::new())
+    }
+    async fn save(&self, _: String, _: u64) -> Result<(), PersistentError> {
+        Ok(())
+    }
+    async fn delete(&self, _: &String) -> Result<(), PersistentError> {
+        Ok(())
+    }
+    async fn flush(&self) -> Result<(), PersistentError> {
+        Ok(())
+    }
+}
+
+fn send<T: Send>(_: T) {}
+fn owned<T: Send + 'static>(_: T) {}
+
+/// Every public future can be given to `tokio::spawn`.
+#[allow(dead_code, reason = "it is there to be compiled")]
+fn every_future_is_send(map: &Map, other: &Map, events: &mut Subscription<String, u64>) {
+    let key = String::new;
+    send(PersistentMap::<String, u64, _>::new(Box2));
+    let builder = || PersistentMap::<String, u64, _>::builder(Box2);
+    send(builder().open());
+    send(builder().open_with_report());
+    send(map.insert(key(), 1));
+    send(map.remove("a"));
+    send(map.clear());
+    send(map.flush());
+    send(map.close());
+    send(map.update("a", |n| *n += 1));
+    send(map.compute(key(), |n| n));
+    send(map.insert_if_absent(key(), 1));
+    send(map.compare_and_swap(key(), None, Some(1)));
+    send(map.remove_if("a", |n| *n == 1));
+    send(map.get_or_insert_with(key(), || async { 1 }));
+    send(map.get_or_try_insert_with(key(), || async { Ok::<_, PersistentError>(1) }));
+    send(map.insert_many([(key(), 1)]));
+    send(map.remove_many([key()]));
+    send(map.retain(|_, _| true));
+    send(map.transaction(|tx| Ok::<_, PersistentError>(tx.get("a"))));
+    send(map.snapshot());
+    send(map.verify());
+    send(copy(map, other).into_future());
+    send(events.recv());
+    send(map.watch(key()).changed());
+    send(tokio::time::timeout(
+        Duration::from_secs(1),
+        map.insert(key(), 1),
+    ));
+}
+
+/// Whatever a read returns is its own: it borrows nothing of the map, so it cannot be a guard.
+#[allow(dead_code, reason = "it is there to be compiled")]
+fn no_call_returns_a_guard(map: &Map) {
+    owned(map.get("a"));
+    owned(map.with("a", |n| *n));
+    owned(map.contains_key("a"));
+    owned(map.len());
+    owned(map.is_empty());
+    owned(map.iter());
+    owned(map.into_iter());
+    owned(map.keys());
+    owned(map.values());
+    owned(map.subscribe());
+    owned(map.watch(String::new()));
+    owned(map.stats());
+    owned(map.capabilities());
+    owned(map.clone());
+}
+
+#[test]
+fn types_can_cross_threads() {
+    fn check<T: Send + Sync>() {}
+    check::<Map>();
+    check::<Stats>();
+    check::<PersistentError>();
+    check::<Change<String, u64>>();
+    check::<Event<String, u64>>();
+    check::<Copied>();
+    fn send<T: Send>() {}
+    send::<Builder<String, u64, Box2>>();
+    send::<Iter<String, u64>>();
+    send::<Keys<String>>();
+    send::<Values<String, u64>>();
+    send::<Subscription<String, u64>>();
+    send::<Watch<String, u64>>();
+    send::<Copy<'_, String, u64, Box2, std::hash::RandomState, Box2, std::hash::RandomState>>();
+}

@@ -1,0 +1,252 @@
+//! Many entries in one step: all or nothing, one after the other.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use persistent_map_core::{
+    Behind, Outcome, PersistentError, PersistentMap, StorageBackend, Transaction, WriteMode,
+};
+use persistent_map_memory::InMemoryBackend;
+use persistent_map_testkit::{Disk, Fault, Faults, drop_after_polls};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+const ACCOUNTS: u32 = 1000;
+
+#[derive(Debug)]
+enum NoTransfer {
+    Planned,
+    Store(PersistentError),
+}
+
+impl From<PersistentError> for NoTransfer {
+    fn from(error: PersistentError) -> Self {
+        NoTransfer::Store(error)
+    }
+}
+
+fn transfer(
+    tx: &mut Transaction<'_, u32, i64>,
+    from: u32,
+    to: u32,
+    amount: i64,
+) -> Result<i64, NoTransfer> {
+    let source = tx.get(&from).unwrap_or(0);
+    tx.insert(from, source - amount);
+    let target = tx.get(&to).unwrap_or(0);
+    tx.insert(to, target + amount);
+    match amount % 10 {
+        3 => Err(NoTransfer::Planned),
+        7 => panic!("a planned panic"),
+        _ => Ok(source),
+    }
+}
+
+/// Sixteen tasks move money at random; some closures fail, some panic, some callers give up. No look at the whole ever
+/// finds another sum, and neither does the next owner of the store.
+async fn money_is_neither_made_nor_lost<B>(map: PersistentMap<u32, i64, B>, transfers: usize)
+where
+    B: StorageBackend<u32, i64>,
+{
+    map.insert_many((0..ACCOUNTS).map(|account| (account, 100)))
+        .await
+        .unwrap();
+    let mut tasks = JoinSet::new();
+    for task in 0..16 {
+        let map = map.clone();
+        tasks.spawn(async move {
+            let mut random = fastrand::Rng::with_seed(task);
+            for n in 0..transfers {
+                let (from, to) = (random.u32(..ACCOUNTS), random.u32(..ACCOUNTS));
+                let amount = random.i64(1..50);
+                let call = map.transaction(move |tx| transfer(tx, from, to, amount));
+                if n % 7 == 3 {
+                    drop_after_polls(call, random.usize(..4)).await;
+                    continue;
+                }
+                match (call.await, amount % 10) {
+                    (Err(NoTransfer::Planned), 3) => {}
+                    (Err(NoTransfer::Store(PersistentError::Panicked { .. })), 7) => {}
+                    (Ok(_), _) => {}
+                    (other, _) => panic!("{other:?}"),
+                }
+            }
+        });
+    }
+    let mut looks = 0;
+    while !tasks.is_empty() {
+        let snapshot = map.snapshot().await.unwrap();
+        assert_eq!(snapshot.values().sum::<i64>(), 100 * i64::from(ACCOUNTS));
+        looks += 1;
+        if let Ok(Some(task)) = timeout(Duration::from_millis(1), tasks.join_next()).await {
+            task.unwrap();
+        }
+    }
+    assert!(looks > 1);
+    map.flush().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sum_stays_without_a_store() {
+    let map = PersistentMap::new(InMemoryBackend::new()).await.unwrap();
+    money_is_neither_made_nor_lost(map, 300).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sum_stays_with_a_store() {
+    for mode in [WriteMode::Through, WriteMode::Behind(Behind::new())] {
+        let disk = Disk::new();
+        let map = PersistentMap::builder(disk.backend()).write_mode(mode);
+        let map = map.open().await.unwrap();
+        money_is_neither_made_nor_lost(map.clone(), 300).await;
+        map.close().await.unwrap();
+        let stored = disk.entries();
+        assert_eq!(stored.values().sum::<i64>(), 100 * i64::from(ACCOUNTS));
+        assert_eq!(stored, map.iter().collect());
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_reads_its_own_changes_and_those_before_it_in_the_same_commit() {
+    let disk = Disk::new();
+    let map = PersistentMap::new(disk.backend()).await.unwrap();
+    map.insert_many((0..20).map(|n| (n, n))).await.unwrap();
+    let (insert, transaction) = tokio::join!(
+        map.insert(100, 1),
+        map.transaction(|tx| {
+            assert_eq!(tx.get(&100), Some(1));
+            assert_eq!(tx.remove(&0), Some(0));
+            assert_eq!(
+                (tx.get(&0), tx.contains_key(&0), tx.remove(&0)),
+                (None, false, None)
+            );
+            for n in 20..40 {
+                assert_eq!(tx.insert(n, n), None);
+            }
+            assert_eq!(tx.insert(20, 21), Some(20));
+            let mut keys = tx.keys();
+            keys.sort_unstable();
+            assert_eq!(keys, (1..40).chain([100]).collect::<Vec<_>>());
+            Ok::<_, PersistentError>(tx.with(&20, |value| value + 1))
+        }),
+    );
+    assert_eq!((insert.unwrap(), transaction.unwrap()), (None, Some(22)));
+    assert_eq!(disk.entries(), map.iter().collect());
+    assert_eq!(map.len(), 40);
+}
+
+/// With a store that takes one write at a time, nothing is half done.
+#[tokio::test]
+async fn without_atomic_batches_many_entries_are_refused_and_nothing_is_written() {
+    for mode in [WriteMode::Through, WriteMode::Behind(Behind::new())] {
+        let disk = Disk::new();
+        let map = PersistentMap::builder(disk.one_at_a_time_backend()).write_mode(mode);
+        let map = map.open().await.unwrap();
+        map.insert(1, 1).await.unwrap();
+        let unsupported = |error: PersistentError| {
+            assert!(
+                matches!(error, PersistentError::Unsupported { .. }),
+                "{error}"
+            );
+            assert_eq!(error.outcome(), Outcome::NotApplied);
+        };
+        unsupported(map.insert_many([(2, 2), (3, 3)]).await.unwrap_err());
+        unsupported(map.remove_many([1, 2]).await.unwrap_err());
+        let two = map.transaction(|tx| {
+            tx.insert(2, 2);
+            tx.remove(&1);
+            Ok::<_, PersistentError>(())
+        });
+        unsupported(two.await.unwrap_err());
+        map.flush().await.unwrap();
+        assert_eq!(disk.entries(), HashMap::from([(1, 1)]));
+        assert_eq!(map.iter().collect::<HashMap<_, _>>(), disk.entries());
+
+        // One entry, or none, is no batch.
+        assert_eq!(map.insert_many([(2, 2)]).await.unwrap(), 1);
+        assert_eq!(map.remove_many([]).await.unwrap(), 0);
+        let one = map.transaction(|tx| Ok::<_, PersistentError>((tx.get(&1), tx.insert(3, 3))));
+        assert_eq!(one.await.unwrap(), (Some(1), None));
+        assert_eq!(map.retain(|key, _| *key != 2).await.unwrap(), 1);
+        map.flush().await.unwrap();
+        assert_eq!(disk.entries(), HashMap::from([(1, 1), (3, 3)]));
+        map.clear().await.unwrap();
+        map.close().await.unwrap();
+        assert!(disk.entries().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_fails_leaves_nothing() {
+    let disk = Disk::new();
+    let faults = Faults::new();
+    let map = PersistentMap::new(faults.wrap(disk.backend()))
+        .await
+        .unwrap();
+    map.insert_many((0..10).map(|n| (n, 0))).await.unwrap();
+    faults.fail_always(Fault::Refused);
+    assert!(map.insert_many((0..5000).map(|n| (n, 1))).await.is_err());
+    assert!(map.remove_many(0..5).await.is_err());
+    assert!(map.retain(|_, _| false).await.is_err());
+    let set = map.transaction(|tx| Ok::<_, PersistentError>(tx.insert(1, 1)));
+    assert!(set.await.is_err());
+    faults.heal();
+    let expected: HashMap<_, _> = (0..10).map(|n| (n, 0)).collect();
+    assert_eq!(map.snapshot().await.unwrap(), expected);
+    assert_eq!(disk.entries(), expected);
+    // One commit, however large.
+    let before = faults.writes();
+    assert_eq!(
+        map.insert_many((0..5000).map(|n| (n, 1))).await.unwrap(),
+        4990
+    );
+    assert_eq!(faults.writes() - before, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_dropped_at_any_poll_is_done_or_not() {
+    for mode in [WriteMode::Through, WriteMode::Behind(Behind::new())] {
+        let disk = Disk::new();
+        let map = PersistentMap::builder(disk.backend())
+            .queue_capacity(1)
+            .write_mode(mode);
+        let map = map.open().await.unwrap();
+        for polls in 0..10 {
+            drop_after_polls(map.insert_many((0..100).map(|n| (n, polls))), polls).await;
+            let swap = map.transaction(move |tx| {
+                for n in 0..100 {
+                    tx.insert(n, polls + 100);
+                }
+                Ok::<_, PersistentError>(())
+            });
+            drop_after_polls(swap, polls).await;
+            drop_after_polls(map.snapshot(), polls).await;
+            let all = map.snapshot().await.unwrap();
+            let mut values: Vec<_> = all.values().collect();
+            values.dedup();
+            assert!(
+                values.len() <= 1 && [0, 100].contains(&all.len()),
+                "{values:?}"
+            );
+            map.flush().await.unwrap();
+            assert_eq!(disk.entries(), all);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_is_there_after_the_end_as_well() {
+    let map = PersistentMap::new(Disk::new().backend()).await.unwrap();
+    map.insert(1, 1).await.unwrap();
+    map.close().await.unwrap();
+    assert_eq!(map.snapshot().await.unwrap(), HashMap::from([(1, 1)]));
+
+    let faults = Faults::new();
+    let map = PersistentMap::new(faults.wrap(Disk::new().backend()))
+        .await
+        .unwrap();
+    map.insert(1, 1).await.unwrap();
+    faults.fail_next(Fault::UnknownApplied);
+    map.insert(2, 2).await.unwrap_err();
+    assert_eq!(map.snapshot().await.unwrap(), HashMap::from([(1, 1)]));
+}
