@@ -132,12 +132,13 @@ where
     /// # }
     /// ```
     pub async fn insert_if_absent(&self, key: K, value: V) -> Result<Option<V>> {
-        self.on_key(key, move |entry| match entry.get() {
-            Some(present) => Decision::Rollback(Some(present)),
-            None => {
-                entry.set(Some(value.clone()));
-                Decision::Commit(None)
+        self.on_key(key, move |entry| {
+            let present = entry.get();
+            if present.is_some() {
+                return Decision::Rollback(present);
             }
+            entry.set(Some(value.clone()));
+            Decision::Commit(None)
         })
         .await
     }

@@ -404,9 +404,7 @@ where
     }
 
     async fn store_at_once(&mut self) -> Result<()> {
-        let (shared, carried) = (&self.shared, &self.carried);
-        let apply = async { shared.backend.apply(carried).await };
-        shared.settle(apply, carried.len()).await?;
+        self.shared.store(&self.carried).await?;
         let bytes = self.carried.iter().map(prepared_bytes).sum();
         let saved = std::mem::take(&mut self.carried);
         if let Some(backlog) = self.backlog() {
@@ -425,9 +423,7 @@ where
             .chain(std::mem::take(&mut self.carried));
         let mut result = Ok(());
         for write in writes.by_ref() {
-            let shared = &self.shared;
-            let apply = async { shared.backend.apply(std::slice::from_ref(&write)).await };
-            match shared.settle(apply, 1).await {
+            match self.shared.store(std::slice::from_ref(&write)).await {
                 Ok(()) => {
                     // What it has replaced need not be stored any more.
                     let (gone, kept) = std::mem::take(&mut self.refused)

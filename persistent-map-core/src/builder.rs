@@ -1,5 +1,6 @@
 //! Opening a map: load, then start the writer.
 
+use std::any::type_name;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use crate::backend::{Key, StorageBackend, Value};
 use crate::behind::{Backlog, Behind, Saver, WriteMode};
@@ -222,6 +224,12 @@ where
     /// # Cancel safety
     /// As for [`open`](Self::open).
     pub async fn open_with_report(self) -> Result<(PersistentMap<K, V, B, S>, OpenReport)> {
+        let span =
+            tracing::info_span!(target: "persistent_map", "open", backend = type_name::<B>());
+        self.open_in_span().instrument(span).await
+    }
+
+    async fn open_in_span(self) -> Result<(PersistentMap<K, V, B, S>, OpenReport)> {
         let started = Instant::now();
         let runtime = Handle::try_current().map_err(|_| PersistentError::NoRuntime)?;
         let capabilities = contain("the backend", || self.backend.capabilities())?;
@@ -231,14 +239,14 @@ where
             status: Status::new(),
             events: Events::new(self.event_capacity),
             flights: Flights::new(),
+            runtime: runtime.clone(),
         });
 
         let report = if capabilities.resident {
             Loader::new(&shared.cache, self.on_corrupt, self.on_progress).report(Duration::ZERO)
         } else {
             let mut loader = Loader::new(&shared.cache, self.on_corrupt, self.on_progress);
-            let loaded = load(&shared, &mut loader, self.migrations).await;
-            if let Err(error) = loaded {
+            if let Err(error) = load(&shared, &mut loader, self.migrations).await {
                 tracing::error!(target: "persistent_map", %error, "cannot open the map");
                 // The reason to give is the first one; the store is released as well as it can be, unless it is another
                 // map's.
@@ -289,10 +297,10 @@ where
 {
     let backend = &shared.backend;
     loader.start_again(!migrations.is_empty());
-    let mut loaded = contain_async("loading the store", async { backend.load(loader).await }).await;
-    let may_be_older = loaded.as_ref().is_err_and(PersistentError::is_about_types);
-    if migrations.is_empty() || !may_be_older {
-        return loaded;
+    let first = contain_async("loading the store", async { backend.load(loader).await }).await;
+    let Err(error) = first else { return Ok(()) };
+    if migrations.is_empty() || !error.is_about_types() {
+        return Err(error);
     }
     for mut migration in migrations {
         let entries = match migration.load(backend).await {
@@ -306,12 +314,12 @@ where
         loader.start_again(false);
         return loader.take_all(entries);
     }
-    if matches!(loaded, Err(PersistentError::Corrupt(_))) {
+    if matches!(error, PersistentError::Corrupt(_)) {
         // Rows of no known type: what becomes of them, the user has said.
         loader.start_again(false);
-        loaded = contain_async("loading the store", async { backend.load(loader).await }).await;
+        return contain_async("loading the store", async { backend.load(loader).await }).await;
     }
-    loaded
+    Err(error)
 }
 
 fn behind<K, V, B, S>(

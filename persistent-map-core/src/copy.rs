@@ -104,9 +104,10 @@ where
             loaded: 0,
             total: Some(total),
         };
-        let batch = match self.to.capabilities().atomic_batches {
-            true => BATCH,
-            false => 1,
+        let batch = if self.to.capabilities().atomic_batches {
+            BATCH
+        } else {
+            1
         };
         let mut entries = snapshot
             .iter()

@@ -9,7 +9,7 @@ use std::task::{Poll, ready};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Key, StorageBackend, Value};
-use crate::behind::Note;
+use crate::behind::{Backlog, Note};
 use crate::error::{PersistentError, Result};
 use crate::local::Local;
 use crate::panics::contain;
@@ -313,7 +313,7 @@ async fn room<K, V, B, S>(shared: &Shared<K, V, B, S>, local: &Local<K, V>) -> R
 
 /// Tells the saver what it should know after a change.
 fn tell<K, V>(local: &Local<K, V>, saver: &mpsc::UnboundedSender<Note<V>>) {
-    if let Some(note) = local.backlog().and_then(|backlog| backlog.note()) {
+    if let Some(note) = local.backlog().and_then(Backlog::note) {
         // A saver that is gone has closed the lanes.
         let _ = saver.send(note);
     }

@@ -31,6 +31,7 @@ mod writer;
 
 // Surface: what applications call.
 mod atomic;
+mod blocking;
 mod copy;
 mod iter;
 mod many;
@@ -41,6 +42,7 @@ mod builder;
 
 pub use backend::{Key, LoadSink, StorageBackend, Value};
 pub use behind::{Behind, WriteMode};
+pub use blocking::Blocking;
 pub use builder::Builder;
 pub use byte_store::{ByteStore, ByteWrite, Format, RowSink, RowVerdict};
 pub use capabilities::{Capabilities, Survives};

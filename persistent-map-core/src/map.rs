@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::atomic::owned;
 use crate::backend::{Key, StorageBackend, Value};
+use crate::blocking::Blocking;
 use crate::capabilities::Capabilities;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -241,6 +242,11 @@ where
     /// Once the future was polled the map closes on its own, and another `close` waits for it.
     pub async fn close(&self) -> Result<()> {
         self.engine.close(&self.shared).await
+    }
+
+    /// A handle for code that cannot await.
+    pub fn blocking(&self) -> Blocking<K, V, B, S> {
+        Blocking::new(self.clone())
     }
 
     async fn write(&self, write: Write<K, V>) -> Result<Option<V>> {

@@ -3,15 +3,19 @@
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+use tracing::Instrument as _;
+
 use crate::backend::{Key, StorageBackend, Value};
 use crate::cache::Cache;
 use crate::error::{Outcome, PersistentError, Result};
-use crate::events::{Change, Event, Events};
+use crate::events::{Change, Event, Events, Watched};
 use crate::flight::Flights;
 use crate::panics::{contain, contain_async};
-use crate::pending::Pending;
+use crate::pending::{Pending, prepared_bytes};
 use crate::status::Status;
 use crate::transaction::{Operation, Transaction};
+use crate::verify::Comparison;
 use crate::write::Write;
 
 pub(crate) struct Shared<K, V, B, S> {
@@ -20,6 +24,8 @@ pub(crate) struct Shared<K, V, B, S> {
     pub(crate) status: Status,
     pub(crate) events: Events<K, V>,
     pub(crate) flights: Flights<K>,
+    /// Where the map was opened.
+    pub(crate) runtime: Handle,
 }
 
 impl<K, V, B, S> Shared<K, V, B, S>
@@ -143,6 +149,18 @@ where
         })?
     }
 
+    /// Stores writes: all with one commit, or a single one.
+    pub(crate) async fn store(&self, writes: &[Write<K, V>]) -> Result<()> {
+        let span = tracing::debug_span!(
+            target: "persistent_map",
+            "commit",
+            writes = writes.len(),
+            bytes = writes.iter().map(prepared_bytes).sum::<usize>()
+        );
+        let apply = async { self.backend.apply(writes).await };
+        self.settle(apply, writes.len()).instrument(span).await
+    }
+
     /// Awaits what the store is asked to do, for this number of writes. Whatever leaves the outcome unknown poisons the
     /// map.
     pub(crate) async fn settle(
@@ -195,17 +213,17 @@ where
         self.events.end();
     }
 
-    /// Compares what is stored with `entries`, which must be all of the map at a moment at which all of it is stored.
+    /// Compares what is stored with the entries of one moment, at which all of them are stored.
     pub(crate) async fn compare_with_store(
         &self,
-        compare: &mut crate::verify::Comparison<'_, K, V>,
+        comparison: &mut Comparison<'_, K, V>,
     ) -> Result<u64> {
         self.status.check_sound()?;
         contain_async("reading the store back", async {
-            self.backend.read_back(compare).await
+            self.backend.read_back(comparison).await
         })
         .await?;
-        compare.verdict()
+        comparison.verdict()
     }
 }
 
@@ -217,7 +235,7 @@ impl<K: Key, V: Value, B, S> Shared<K, V, B, S> {
     }
 }
 
-impl<K, V, B, S> crate::events::Watched<K, V> for Shared<K, V, B, S>
+impl<K, V, B, S> Watched<K, V> for Shared<K, V, B, S>
 where
     K: Key,
     V: Value,

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::Instrument as _;
 
 use crate::backend::{Key, StorageBackend, Value};
 use crate::error::{PersistentError, Result};
@@ -193,19 +192,7 @@ where
         self.resolve_new_keys(&mut writes);
         let stored = match self.shared.status.check_sound() {
             Ok(()) if writes.is_empty() => Ok(()),
-            Ok(()) => {
-                let bytes: usize = writes.iter().map(prepared_bytes).sum();
-                let span = tracing::debug_span!(
-                    target: "persistent_map",
-                    "commit",
-                    writes = writes.len(),
-                    bytes,
-                    calls = calls.len()
-                );
-                let apply = async { self.shared.backend.apply(&writes).await };
-                let settled = self.shared.settle(apply, writes.len());
-                settled.instrument(span).await
-            }
+            Ok(()) => self.shared.store(&writes).await,
             poisoned => poisoned,
         };
         let mut writes = writes.into_iter();

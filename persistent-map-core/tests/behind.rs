@@ -134,9 +134,10 @@ mod support;
 async fn a_crash_at_any_moment_leaves_a_prefix_without_holes() {
     for atomic in [true, false] {
         let disk = Disk::new();
-        let backend = match atomic {
-            true => disk.backend(),
-            false => disk.one_at_a_time_backend(),
+        let backend = if atomic {
+            disk.backend()
+        } else {
+            disk.one_at_a_time_backend()
         };
         let limits = Behind::new().max_delay(Duration::ZERO).max_entries(50);
         let map = behind(backend, limits).await;
@@ -173,9 +174,10 @@ async fn a_store_that_fails_for_a_while_loses_nothing_and_says_so() {
     for atomic in [true, false] {
         let disk = Disk::new();
         let faults = Faults::new();
-        let backend = match atomic {
-            true => disk.backend(),
-            false => disk.one_at_a_time_backend(),
+        let backend = if atomic {
+            disk.backend()
+        } else {
+            disk.one_at_a_time_backend()
         };
         let limits = Behind::new()
             .max_delay(Duration::from_millis(5))

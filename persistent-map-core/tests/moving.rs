@@ -23,9 +23,10 @@ async fn a_copy_has_all_entries_in_its_store() {
         (true, WriteMode::Behind(Behind::new())),
     ] {
         let disk = Disk::new();
-        let backend = match atomic {
-            true => disk.backend(),
-            false => disk.one_at_a_time_backend(),
+        let backend = if atomic {
+            disk.backend()
+        } else {
+            disk.one_at_a_time_backend()
         };
         let to = PersistentMap::builder(backend)
             .write_mode(mode)
