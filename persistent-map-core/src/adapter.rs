@@ -31,7 +31,12 @@ where
     }
 
     async fn load(&self, sink: &mut dyn LoadSink<K, V>) -> Result<()> {
-        ByteStore::load(self, &format_of::<K, V>(self), &mut Decoder::new(self, sink)).await
+        ByteStore::load(
+            self,
+            &format_of::<K, V>(self),
+            &mut Decoder::new(self, sink),
+        )
+        .await
     }
 
     async fn load_all(&self) -> Result<HashMap<K, V>> {

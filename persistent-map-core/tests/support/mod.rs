@@ -95,6 +95,13 @@ impl<C: Codec> ByteStore for Shelf<C> {
         self.rows.lock().unwrap().clear();
         Ok(())
     }
+    async fn read_back(&self, sink: &mut dyn RowSink) -> Result<()> {
+        let rows = self.rows.lock().unwrap().clone();
+        for (number, (key, value)) in (1..).zip(rows) {
+            let _ = sink.row(number, &key, &value)?;
+        }
+        Ok(())
+    }
     async fn flush(&self) -> Result<()> {
         Ok(())
     }
