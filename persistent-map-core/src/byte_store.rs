@@ -69,6 +69,7 @@ pub trait ByteStore: Send + Sync + 'static {
     ///
     /// - A row with a bad checksum: [`RowSink::damaged`].
     /// - An error of the sink: stop and return it.
+    /// - Nothing is set aside, whatever the sink says of a row, and [`RowSink::finish`] is not called.
     ///
     /// # Errors
     /// What the sink says, or the store's own failure.

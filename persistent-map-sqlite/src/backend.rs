@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use persistent_map_core::{
-    Bincode, ByteStore, ByteWrite, Capabilities, Codec, Format, Location, PersistentError, Result,
-    RowSink,
+    Bincode, ByteStore, ByteWrite, Capabilities, Codec, Format, Key, Location, PersistentError,
+    Result, RowSink, StorageBackend, Value, collect,
 };
 
 use crate::database::Database;
@@ -216,6 +216,82 @@ impl<C: Codec> SqliteBackend<C> {
         SqliteBackend::on(self.database()?, name, codec)
     }
 
+    /// Writes the map's table anew with another codec, with one commit: after a crash it is written with the old one or
+    /// with the new one. Other maps of the file are not touched.
+    ///
+    /// `K` and `V` are the types that the table was written for. If it is written with `codec` already, or was not made
+    /// yet, there is nothing to do: so a program may call this at each start. The backend that is returned is ready for a
+    /// map.
+    ///
+    /// Costs as much as opening the map and writing all its entries again, and holds them in memory three times meanwhile.
+    /// The log (`NAME-wal`) grows by the size of the table until it is merged.
+    ///
+    /// ```
+    /// use persistent_map_core::{Json, PersistentMap};
+    /// use persistent_map_sqlite::SqliteBackend;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> persistent_map_core::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("app.db");
+    /// let map = PersistentMap::new(SqliteBackend::new(&path).await?).await?;
+    /// map.insert("visits".to_string(), 1u64).await?;
+    /// map.close().await?;
+    ///
+    /// let backend = SqliteBackend::new(&path).await?;
+    /// let backend = backend.change_codec::<String, u64, _>(Json).await?;
+    /// let map = PersistentMap::<String, u64, _>::new(backend).await?;
+    /// assert_eq!(map.get("visits"), Some(1));
+    /// # map.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Nothing was changed, unless the error is marked unknown. This share in the file is given back; open it again.
+    ///
+    /// - [`InUse`](PersistentError::InUse): a map is open on the table.
+    /// - [`Mismatch`](PersistentError::Mismatch): the table was written with neither this backend's codec nor `codec`, or
+    ///   for other types.
+    /// - [`Corrupt`](PersistentError::Corrupt), [`Damaged`](PersistentError::Damaged): a row, or the table, cannot be read.
+    /// - [`Unstorable`](PersistentError::Unstorable), [`TooLarge`](PersistentError::TooLarge): `codec` has no form for an
+    ///   entry, or one that is larger than a row may be.
+    /// - [`Closed`](PersistentError::Closed): this backend is closed.
+    /// - [`Storage`](PersistentError::Storage): SQLite could not read or write.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the table as it was, or completely changed.
+    pub async fn change_codec<K: Key, V: Value, D: Codec>(
+        self,
+        codec: D,
+    ) -> Result<SqliteBackend<D>> {
+        let written_with = self.written_with().await?;
+        if written_with.is_none_or(|id| id == codec.id()) {
+            return self.with_codec(codec);
+        }
+        let entries = collect::<K, V, _>(&self).await?;
+        let changed = self.with_codec(codec)?;
+        StorageBackend::<K, V>::replace(&changed, entries.into_iter().collect()).await?;
+        changed.unclaim();
+        Ok(changed)
+    }
+
+    /// The codec of the table, if there is one.
+    async fn written_with(&self) -> Result<Option<String>> {
+        let database = self.claim().await?;
+        let _claim = Unclaim(Some(self));
+        let mut connection = database.connection().await?;
+        let format = schema::recorded_format(&mut connection, &self.table, &self.location).await?;
+        Ok(format.map(|format| format.codec))
+    }
+
+    /// The same share in the file, with the claim on the table if there is one.
+    fn with_codec<D: Codec>(self, codec: D) -> Result<SqliteBackend<D>> {
+        let other = SqliteBackend::on(self.database()?, self.table.name(), codec)?;
+        *other.hold() = self.hold().take();
+        Ok(other)
+    }
+
     fn on(database: Arc<Database>, name: &str, codec: C) -> Result<Self> {
         Ok(SqliteBackend {
             table: Table::new(name, &database.path)?,
@@ -285,7 +361,7 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
             .await?;
             connection.make_durable(&database.path).await?;
             let check = database.quick_check;
-            read::all(&mut connection, &self.table, &self.location, check, rows).await
+            read::load(&mut connection, &self.table, &self.location, check, rows).await
         }
         .await;
         if loaded.is_ok() {
@@ -304,6 +380,19 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
         let database = self.database()?;
         let mut connection = database.connection().await?;
         write::clear(&mut connection, &self.table, &self.location).await
+    }
+
+    async fn read_back(&self, rows: &mut dyn RowSink) -> Result<()> {
+        let database = self.database()?;
+        let mut connection = database.connection().await?;
+        let check = database.quick_check;
+        read::back(&mut connection, &self.table, &self.location, check, rows).await
+    }
+
+    async fn replace(&self, format: &Format, rows: &[ByteWrite<'_>]) -> Result<()> {
+        let database = self.database()?;
+        let mut connection = database.connection().await?;
+        write::replace(&mut connection, &self.table, format, rows, &self.location).await
     }
 
     async fn flush(&self) -> Result<()> {

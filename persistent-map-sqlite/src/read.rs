@@ -3,21 +3,55 @@
 use std::sync::Arc;
 
 use persistent_map_core::{Location, Result, RowSink, RowVerdict};
-use sqlx::{AssertSqlSafe, query_scalar};
+use sqlx::{AssertSqlSafe, query, query_scalar};
 
 use crate::connection::Connection;
 use crate::failure::{damaged, storage};
 use crate::schema::{LARGE_VALUE, Table};
 use crate::write::{checksum, set_aside};
 
-/// Gives all rows to `rows`, in the order of their keys' bytes.
-pub(crate) async fn all(
+/// Gives all rows to `rows`, and moves those that are to be set aside.
+pub(crate) async fn load(
     connection: &mut Connection,
     table: &Table,
     location: &Location,
     quick_check: bool,
     rows: &mut dyn RowSink,
 ) -> Result<()> {
+    let bad_keys = all(connection, table, location, quick_check, rows).await?;
+    rows.finish()?;
+    if bad_keys.is_empty() {
+        return Ok(());
+    }
+    set_aside(connection, table, &bad_keys, location).await
+}
+
+/// Gives all rows to `rows` as they are in the file, and changes nothing.
+pub(crate) async fn back(
+    connection: &mut Connection,
+    table: &Table,
+    location: &Location,
+    quick_check: bool,
+    rows: &mut dyn RowSink,
+) -> Result<()> {
+    // Pages that SQLite has in memory say nothing of the file.
+    query("PRAGMA shrink_memory")
+        .execute(&mut connection.sqlite)
+        .await
+        .map_err(|error| storage(format!("reading {location}"), error))?;
+    all(connection, table, location, quick_check, rows)
+        .await
+        .map(drop)
+}
+
+/// Gives all rows to `rows`, in the order of their keys' bytes. Returns the keys of those that are to be set aside.
+async fn all(
+    connection: &mut Connection,
+    table: &Table,
+    location: &Location,
+    quick_check: bool,
+    rows: &mut dyn RowSink,
+) -> Result<Vec<Vec<u8>>> {
     let failed = |error| storage(format!("reading {location}"), error);
     if quick_check {
         let verdict: String = query_scalar(AssertSqlSafe(Arc::clone(&table.quick_check)))
@@ -83,12 +117,7 @@ pub(crate) async fn all(
             format!("it has {expected} rows, but only {found} can be read"),
         ));
     }
-    reader.rows.finish()?;
-    let bad_keys = reader.bad_keys;
-    if bad_keys.is_empty() {
-        return Ok(());
-    }
-    set_aside(connection, table, &bad_keys, location).await
+    Ok(reader.bad_keys)
 }
 
 struct Reader<'a> {

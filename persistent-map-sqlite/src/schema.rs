@@ -226,6 +226,27 @@ pub(crate) async fn agree_on_format(
     location: &Location,
     accept_other_types: bool,
 ) -> Result<()> {
+    let Some(found) = recorded_format(connection, table, location).await? else {
+        return create_table(connection, table, format, location).await;
+    };
+    if found.description == format.description && !accept_other_types {
+        return compare(&found, format, location);
+    }
+    compare_codecs(&found, format, location)?;
+    if found == *format {
+        return Ok(());
+    }
+    let update = update_record(table, format)?;
+    let doing = || format!("recording the types of {location}");
+    connection.commit(vec![update], doing).await
+}
+
+/// What a map's bytes mean; `None` if its table was not made yet.
+pub(crate) async fn recorded_format(
+    connection: &mut Connection,
+    table: &Table,
+    location: &Location,
+) -> Result<Option<Format>> {
     let failed = |error| storage(format!("reading what {location} holds"), error);
     let sqlite = &mut connection.sqlite;
     let recorded = query(
@@ -243,7 +264,7 @@ pub(crate) async fn agree_on_format(
     .await
     .map_err(failed)?;
     match (recorded, table_exists) {
-        (None, false) => create_table(connection, table, format, location).await,
+        (None, false) => Ok(None),
         (Some(row), true) => {
             let text = |column| row.try_get::<String, _>(column).map_err(failed);
             let found = Format {
@@ -253,27 +274,13 @@ pub(crate) async fn agree_on_format(
                 description: row.try_get(3).map_err(failed)?,
             };
             let checksum: i64 = row.try_get(4).map_err(failed)?;
-            if checksum != format_checksum(&found) {
-                return Err(damaged(
-                    location,
-                    "its record of codec and types fails its checksum",
-                ));
+            if checksum == format_checksum(&found) {
+                return Ok(Some(found));
             }
-            if found.description == format.description && !accept_other_types {
-                return compare(&found, format, location);
-            }
-            compare_codecs(&found, format, location)?;
-            if found == *format {
-                return Ok(());
-            }
-            let update = record(
-                "UPDATE persistent_map_maps SET codec = ?2, key_type = ?3, value_type = ?4, description = ?5, \
-                 checksum = ?6 WHERE name = ?1",
-                table,
-                format,
-            )?;
-            let doing = || format!("recording the types of {location}");
-            connection.commit(vec![update], doing).await
+            Err(damaged(
+                location,
+                "its record of codec and types fails its checksum",
+            ))
         }
         (None, true) => Err(damaged(
             location,
@@ -281,6 +288,16 @@ pub(crate) async fn agree_on_format(
         )),
         (Some(_), false) => Err(damaged(location, "its table is missing")),
     }
+}
+
+/// Writes down that a map's bytes mean something else from now on.
+pub(crate) fn update_record(table: &Table, format: &Format) -> Result<Statement> {
+    record(
+        "UPDATE persistent_map_maps SET codec = ?2, key_type = ?3, value_type = ?4, description = ?5, \
+         checksum = ?6 WHERE name = ?1",
+        table,
+        format,
+    )
 }
 
 async fn create_table(
@@ -329,7 +346,8 @@ fn compare_codecs(found: &Format, expected: &Format, location: &Location) -> Res
         place: location.to_string(),
         expected: format!("codec {}", expected.codec),
         found: format!("codec {}", found.codec),
-        advice: "Open it with the codec that it was written with".to_string(),
+        advice: "Open it with the codec that it was written with, or change that once with `SqliteBackend::change_codec`"
+            .to_string(),
     })
 }
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use persistent_map_core::{ByteWrite, Location, Result};
+use persistent_map_core::{ByteWrite, Format, Location, Result};
 use sqlx::sqlite::SqliteArguments;
 
 use crate::connection::Connection;
-use crate::schema::Table;
+use crate::schema::{Table, update_record};
 use crate::transaction::{Statement, bind};
 
 /// The checksum of a row: CRC-32 over the key's length, the key and the value, so that a byte cannot move between them
@@ -41,6 +41,22 @@ pub(crate) async fn clear(
     let statement = (Arc::clone(&table.clear), SqliteArguments::default());
     let doing = || format!("clearing {location}");
     connection.commit(vec![statement], doing).await
+}
+
+/// Puts these rows in the place of all there are, and `format` in the place of what the table was written in, with one
+/// commit.
+pub(crate) async fn replace(
+    connection: &mut Connection,
+    table: &Table,
+    format: &Format,
+    rows: &[ByteWrite<'_>],
+    location: &Location,
+) -> Result<()> {
+    let mut all = vec![(Arc::clone(&table.clear), SqliteArguments::default())];
+    all.extend(statements(table, rows)?);
+    all.push(update_record(table, format)?);
+    let doing = || format!("replacing the entries of {location} by {}", rows.len());
+    connection.commit(all, doing).await
 }
 
 /// Moves rows to where they are kept and not read, with one commit.

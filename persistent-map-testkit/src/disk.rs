@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use persistent_map_core::{Capabilities, Key, Result, StorageBackend, Value, Write};
+use persistent_map_core::{
+    Capabilities, Key, PersistentError, Result, StorageBackend, Value, Write,
+};
 
 /// A place that keeps entries while backends come and go: what a file is to a real store.
 ///
@@ -106,9 +108,7 @@ impl<K: Key, V: Value> StorageBackend<K, V> for DiskBackend<K, V> {
 
     async fn apply(&self, batch: &[Write<K, V>]) -> Result<()> {
         if !self.capabilities.atomic_batches && batch.len() > 1 {
-            return Err(persistent_map_core::PersistentError::unsupported(
-                "atomic batches",
-            ));
+            return Err(PersistentError::unsupported("atomic batches"));
         }
         tokio::task::yield_now().await;
         self.disk.locked(|entries| {
@@ -124,12 +124,20 @@ impl<K: Key, V: Value> StorageBackend<K, V> for DiskBackend<K, V> {
 
     async fn clear(&self) -> Result<()> {
         if !self.capabilities.atomic_batches {
-            return Err(persistent_map_core::PersistentError::unsupported(
-                "clearing in one step",
-            ));
+            return Err(PersistentError::unsupported("clearing in one step"));
         }
         tokio::task::yield_now().await;
         self.disk.locked(HashMap::clear);
+        Ok(())
+    }
+
+    async fn replace(&self, entries: Vec<(K, V)>) -> Result<()> {
+        if !self.capabilities.atomic_batches {
+            return Err(PersistentError::unsupported("replacing all entries"));
+        }
+        tokio::task::yield_now().await;
+        self.disk
+            .locked(|stored| *stored = entries.into_iter().collect());
         Ok(())
     }
 

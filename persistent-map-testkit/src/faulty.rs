@@ -106,7 +106,7 @@ impl Faults {
         self.0.paused.send_replace(false);
     }
 
-    /// How many writes have begun: `save`, `delete`, `apply` and `clear` count one each.
+    /// How many writes have begun: `save`, `delete`, `apply`, `clear` and `replace` count one each.
     pub fn writes(&self) -> u64 {
         self.plan().writes
     }
@@ -186,6 +186,14 @@ where
 
     async fn clear(&self) -> Result<()> {
         self.faults.around(self.inner.clear()).await
+    }
+
+    async fn read_back(&self, sink: &mut dyn LoadSink<K, V>) -> Result<()> {
+        self.inner.read_back(sink).await
+    }
+
+    async fn replace(&self, entries: Vec<(K, V)>) -> Result<()> {
+        self.faults.around(self.inner.replace(entries)).await
     }
 
     async fn flush(&self) -> Result<()> {
