@@ -14,7 +14,7 @@ use crate::stage::{
     Collect, Stage, assert_same, assert_stored, assert_unsupported, join, key, ok, prepared, value,
 };
 
-/// Calls a macro with what it is given and the names of all behaviours.
+/// Calls a macro with what it is given and the names of all behaviours, here and in `map_behaviour.rs`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! for_each_behaviour {
@@ -45,6 +45,15 @@ macro_rules! for_each_behaviour {
             dropped_calls_leave_memory_and_store_equal
             a_dropped_map_gives_its_store_back
             a_closed_map_reads_and_refuses_writes
+            updates_of_one_key_are_all_counted
+            conditional_calls_change_what_they_say
+            many_entries_are_one_step_or_refused
+            transactions_are_all_or_nothing
+            one_initialiser_runs_for_all_callers
+            events_tell_all_changes_in_order
+            write_behind_stores_everything_in_the_end
+            write_behind_leaves_a_prefix
+            a_copy_arrives_in_the_other_store
         }
     };
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::behaviour;
 use crate::fixture::Fixture;
 
 /// What became of one behaviour.
@@ -61,7 +60,7 @@ macro_rules! verdicts {
         let mut verdicts = Vec::new();
         $(
             let fixture = Arc::clone($fixture);
-            let run = tokio::spawn(async move { behaviour::$behaviour(&*fixture).await });
+            let run = tokio::spawn(async move { crate::$behaviour(&*fixture).await });
             verdicts.push(Verdict {
                 behaviour: stringify!($behaviour),
                 failure: run.await.err().map(|error| panic_message(error)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use persistent_map_core::{
     CorruptRow, Key, LoadSink, PersistentError, PersistentMap, Result, StorageBackend, Survives,
-    Value, Write,
+    Value, Write, WriteMode,
 };
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -53,6 +53,11 @@ impl<'a, F: Fixture> Stage<'a, F> {
 
     pub(crate) async fn map(&self) -> MapOf<F> {
         ok("opening a map", PersistentMap::new(self.open().await).await)
+    }
+
+    pub(crate) async fn map_in(&self, mode: WriteMode) -> MapOf<F> {
+        let builder = PersistentMap::builder(self.open().await);
+        ok("opening a map", builder.write_mode(mode).open().await)
     }
 
     /// What the next owner finds.
@@ -108,6 +113,12 @@ impl<'a, F: Fixture> Stage<'a, F> {
         assert_stored::<F>(&backend, &self.reopened().await, expected);
     }
 
+    /// What would be left if the process were killed now.
+    pub(crate) async fn crash_image(&self) -> Entries<F> {
+        let (_dir, image) = self.crashed();
+        self.found_in(&image).await
+    }
+
     pub(crate) async fn crash_and_compare(&self, map: &MapOf<F>) {
         let (_dir, image) = self.crashed();
         assert_as_in_memory::<F>(map, &self.found_in(&image).await);
@@ -115,7 +126,11 @@ impl<'a, F: Fixture> Stage<'a, F> {
 
     pub(crate) async fn close_and_compare(&self, map: MapOf<F>) {
         ok("close", map.close().await);
-        assert_as_in_memory::<F>(&map, &self.reopened().await);
+        self.compare_reopened(&map).await;
+    }
+
+    pub(crate) async fn compare_reopened(&self, map: &MapOf<F>) {
+        assert_as_in_memory::<F>(map, &self.reopened().await);
     }
 }
 
