@@ -265,7 +265,13 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
             for (key, packed) in keys.iter().zip(&rows) {
                 let (key, value) = decode_journaled::<K, V>(shape, key, packed)
                     .map_err(|error| self.journal_misfit(&error))?;
-                self.extra.get_or_insert_with(|| shape.extra(&value));
+                if self.extra.is_none() {
+                    // A field that is not there may read as `None`, and could not be written.
+                    if let Some(missing) = shape.missing(&value) {
+                        return Err(self.journal_misfit(&CellError::MissingField(missing)));
+                    }
+                    self.extra = Some(shape.extra(&value));
+                }
                 self.sink.entry(key, value)?;
             }
         }
@@ -302,9 +308,7 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
     }
 
     fn check_columns(&mut self, shape: &Shape, value: &V) -> Result<()> {
-        let is_column = |name: &str| shape.columns.iter().any(|column| column == name);
-        let filled = shape.filled_by(value);
-        if let Some(missing) = filled.iter().find(|name| !is_column(name)) {
+        if let Some(missing) = shape.missing(value) {
             return Err(self.missing_column(shape, missing));
         }
         let extra = self.extra.insert(shape.extra(value));

@@ -45,13 +45,20 @@ impl Shape {
     }
 
     /// The names of the columns that a value fills.
-    pub(crate) fn filled_by<V: Value>(&self, value: &V) -> Vec<&str> {
+    fn filled_by<V: Value>(&self, value: &V) -> Vec<&'static str> {
         match fields_of(value, Form::Plain) {
             Ok(Some(fields)) if !self.is_bare() => {
                 fields.into_iter().map(|(name, _)| name).collect()
             }
             _ => vec![VALUE],
         }
+    }
+
+    /// A column that the value fills and that is not there.
+    pub(crate) fn missing<V: Value>(&self, value: &V) -> Option<&'static str> {
+        let is_column = |name: &str| self.columns.iter().any(|column| column == name);
+        let filled = self.filled_by(value);
+        filled.into_iter().find(|name| !is_column(name))
     }
 
     /// Which columns a value leaves alone.
