@@ -40,6 +40,7 @@ macro_rules! for_each_behaviour {
             replace_is_all_or_nothing_or_refused
             load_gives_every_entry_once
             load_stops_when_the_sink_refuses
+            a_load_that_failed_can_be_repeated
             awkward_keys_and_large_values_come_back
             flush_and_close_can_be_repeated
             a_closed_store_can_be_reopened_at_once
@@ -499,6 +500,35 @@ pub async fn load_stops_when_the_sink_refuses<F: Fixture>(fixture: &F) {
         sink.entries.len() <= 3,
         "load went on after its sink had refused"
     );
+}
+
+/// A load that fails changes nothing, and the next one on the same backend gives everything.
+pub async fn a_load_that_failed_can_be_repeated<F: Fixture>(fixture: &F) {
+    let stage = Stage::new(fixture);
+    let backend = stage.loaded().await;
+    for n in 0..10 {
+        ok("save", backend.save(key::<F>(n), value::<F>(n)).await);
+    }
+    ok("close", backend.close().await);
+    drop(backend);
+    let backend = stage.open().await;
+    for refuse_after in [0, 5] {
+        let mut sink = Collect {
+            refuse_after: Some(refuse_after),
+            ..Collect::default()
+        };
+        if backend.load(&mut sink).await.is_ok() {
+            // It survives nothing, so there is nothing to refuse.
+            return;
+        }
+    }
+    let mut sink = Collect::default();
+    ok("load after a failed load", backend.load(&mut sink).await);
+    assert_stored::<F>(&backend, &sink.entries, (0..10).map(|n| (n, n)));
+    ok("save", backend.save(key::<F>(10), value::<F>(10)).await);
+    stage
+        .close_and_expect(backend, (0..=10).map(|n| (n, n)))
+        .await;
 }
 
 /// Empty, quoted, very long keys; values of 0 bytes to 100 KiB.

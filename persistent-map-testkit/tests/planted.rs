@@ -25,6 +25,8 @@ enum Bug {
     LiesInLoad,
     /// `load` goes on when its sink refuses a row.
     SwallowsTheSinksError,
+    /// A load that has failed is taken for one that goes on.
+    LoadsOnce,
     /// Saving an existing key keeps the old value.
     KeepsTheOldValue,
     /// `clear` forgets to remove what is stored.
@@ -81,6 +83,7 @@ impl Fixture for Planted {
             files: Arc::clone(&self.files),
             buffer: Mutex::default(),
             loaded: Mutex::default(),
+            load_was_called: Mutex::default(),
             open: Arc::clone(&self.open),
             closed: Mutex::new(false),
         })
@@ -102,6 +105,7 @@ struct Backend {
     files: Files,
     buffer: Mutex<Vec<Change>>,
     loaded: Mutex<HashMap<String, String>>,
+    load_was_called: Mutex<bool>,
     open: Arc<Mutex<HashSet<PathBuf>>>,
     closed: Mutex<bool>,
 }
@@ -147,6 +151,11 @@ impl StorageBackend<String, String> for Backend {
         let skipped = usize::from(self.bug == Bug::LiesInLoad);
         let entries = self.load_all().await?;
         self.loaded.lock().unwrap().clone_from(&entries);
+        if std::mem::replace(&mut *self.load_was_called.lock().unwrap(), true)
+            && self.bug == Bug::LoadsOnce
+        {
+            return Err(PersistentError::storage("loading", "it is open already"));
+        }
         for (key, value) in entries.into_iter().skip(skipped) {
             let taken = sink.entry(key, value);
             if self.bug != Bug::SwallowsTheSinksError {
@@ -296,6 +305,7 @@ async fn every_planted_bug_is_found_by_the_behaviour_it_breaks() {
             Bug::SwallowsTheSinksError,
             "load_stops_when_the_sink_refuses",
         ),
+        (Bug::LoadsOnce, "a_load_that_failed_can_be_repeated"),
         (Bug::KeepsTheOldValue, "the_last_save_of_a_key_wins"),
         (Bug::ClearsNothing, "clear_removes_everything_or_is_refused"),
         (
