@@ -36,10 +36,10 @@ impl<T> Value for T where T: Clone + Serialize + DeserializeOwned + Send + Sync 
 ///
 /// # Contract
 ///
-/// *What the store may rely on.* One map at a time uses it. [`load`](Self::load) is called once, before anything else.
-/// After that all write methods are called from one task, one after the other: no call begins before the last one has
-/// returned. A future is never dropped half way, unless the whole runtime ends. Nothing is called after
-/// [`close`](Self::close).
+/// *What the store may rely on.* One map at a time uses it. [`load`](Self::load) is called before anything else. If it
+/// fails, it may be called again, for the same types or for others. After that all write methods are called from one task,
+/// one after the other: no call begins before the last one has returned. A future is never dropped half way, unless the
+/// whole runtime ends. Nothing is called after [`close`](Self::close).
 ///
 /// *What the map relies on.*
 /// - **`Ok` of a write means stored**: the change survives what [`capabilities`](Self::capabilities) says, from that

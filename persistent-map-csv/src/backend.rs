@@ -11,10 +11,11 @@ use persistent_map_core::{
     Write, collect,
 };
 
+use crate::cell::CellError;
 use crate::disk::{Disk, OsDisk};
-use crate::journal::{Kind, pack, push_change};
+use crate::journal::{Change, Changes, Kind, length_of, pack, push_change};
 use crate::load;
-use crate::shape::{SharedShape, encode_key};
+use crate::shape::{Shape, SharedShape, encode_key, unstorable};
 use crate::store::{Settings, Store};
 
 /// The largest entry. Quotation marks may double it in the table, where a row is read as a whole.
@@ -138,14 +139,30 @@ impl CsvBackend {
             key: key.into_bytes(),
             value,
         };
-        if encoded.size() > MAX_ENTRY_BYTES {
-            return Err(PersistentError::TooLarge {
-                part: "entry",
-                bytes: encoded.size() as u64,
-                limit: MAX_ENTRY_BYTES as u64,
-            });
-        }
+        check_size(encoded.size())?;
         Ok(encoded)
+    }
+
+    /// Entries that take the place of all there are, in the first shape that all of them fit into.
+    fn encode_anew<K: Key, V: Value>(&self, entries: &[(K, V)]) -> Result<Replacement> {
+        let Some((_, first)) = entries.first() else {
+            return Ok(Replacement::default());
+        };
+        let mut problem = None;
+        for shape in self.shape.anew(first) {
+            match encode_all(&shape, entries) {
+                Ok((changes, cells)) => {
+                    return Ok(Replacement {
+                        extra: shape.extra(first),
+                        shape: Some(shape),
+                        changes,
+                        cells,
+                    });
+                }
+                Err(error) => problem = Some(error),
+            }
+        }
+        Err(problem.unwrap_or_else(|| unstorable::<V>(&CellError::Nested)))
     }
 
     async fn append(&self, kind: Kind, contents: Vec<u8>) -> Result<()> {
@@ -156,6 +173,44 @@ impl CsvBackend {
             })
             .await
     }
+}
+
+/// Entries as rows of one shape.
+#[derive(Default)]
+struct Replacement {
+    /// None if there are no entries to take it from.
+    shape: Option<Shape>,
+    extra: Vec<usize>,
+    changes: Changes,
+    cells: Vec<u8>,
+}
+
+fn encode_all<K: Key, V: Value>(shape: &Shape, entries: &[(K, V)]) -> Result<(Changes, Vec<u8>)> {
+    let (mut changes, mut all) = (Changes::default(), Vec::new());
+    for (key, value) in entries {
+        let key = encode_key(key)?;
+        let cells = shape.encode(&key, value);
+        let cells = pack(&cells.map_err(|error| unstorable::<V>(&error))?);
+        check_size(key.len() + cells.len())?;
+        let change = Change::Write {
+            offset: all.len() as u64,
+            bytes: length_of(&cells),
+        };
+        changes.rows.insert(key.into_bytes().into(), change);
+        all.extend_from_slice(&cells);
+    }
+    Ok((changes, all))
+}
+
+fn check_size(bytes: usize) -> Result<()> {
+    if bytes <= MAX_ENTRY_BYTES {
+        return Ok(());
+    }
+    Err(PersistentError::TooLarge {
+        part: "entry",
+        bytes: bytes as u64,
+        limit: MAX_ENTRY_BYTES as u64,
+    })
 }
 
 #[async_trait]
@@ -181,14 +236,13 @@ impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
             self.path.clone(),
             self.settings.clone(),
         );
-        let (store, found) = blocking("opening a table", move || {
-            Store::open(disk, &path, settings)
-        })
-        .await?;
+        let (store, found) =
+            blocking("opening a table", move || Store::at(disk, &path, settings)).await?;
         self.hold.put(store);
         match load::load(&self.hold, found, &self.settings, sink).await {
             Ok(loaded) => {
-                self.shape.found(loaded.shape, loaded.has_rows);
+                self.shape
+                    .found(loaded.shape, loaded.has_rows, loaded.extra);
                 Ok(())
             }
             Err(error) => {
@@ -232,6 +286,34 @@ impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
 
     async fn clear(&self) -> Result<()> {
         self.append(Kind::Clear, Vec::new()).await
+    }
+
+    async fn read_back(&self, sink: &mut dyn LoadSink<K, V>) -> Result<()> {
+        let found = self
+            .hold
+            .with("reading a table", |store| store.look_again())
+            .await?;
+        load::read_back(&self.hold, found, &self.settings, sink).await
+    }
+
+    async fn replace(&self, entries: Vec<(K, V)>) -> Result<()> {
+        let replacement = self.encode_anew(&entries)?;
+        drop(entries);
+        let shared = Arc::clone(&self.shape);
+        self.hold
+            .with("replacing a table", move |store| {
+                let Replacement {
+                    shape,
+                    extra,
+                    changes,
+                    mut cells,
+                } = replacement;
+                store.replace(shape.as_ref(), changes, &mut cells)?;
+                let has_rows = shape.is_some();
+                shared.found(shape, has_rows, extra);
+                Ok(())
+            })
+            .await
     }
 
     async fn flush(&self) -> Result<()> {

@@ -15,7 +15,7 @@ use persistent_map_core::{PersistentError, Result};
 use persistent_map_file::refused;
 
 use crate::disk::DiskFile;
-use crate::journal::{Change, Changes, Journal, unpack};
+use crate::journal::{Change, Changes, Packed, unpack};
 use crate::shape::Shape;
 use crate::store::Table;
 use crate::table::{Head, Print, TableReader, fault};
@@ -33,21 +33,38 @@ pub(crate) struct Source<'a> {
     pub(crate) table: &'a Table,
 }
 
+/// What is to become of it.
+pub(crate) struct Plan<'a> {
+    pub(crate) shape: &'a Shape,
+    pub(crate) changes: Changes,
+    /// Where the cells of the changes are.
+    pub(crate) cells: Option<&'a mut dyn Packed>,
+    pub(crate) rest: Rest<'a>,
+}
+
+/// What becomes of rows that are not among the changes.
+#[derive(Clone, Copy)]
+pub(crate) enum Rest<'a> {
+    /// They stay, but those at these places.
+    Stays { except: &'a HashSet<u64> },
+    /// They go.
+    Goes,
+}
+
 /// Writes the new table to `file`, unsynced. Fails if the old one is not what it was when it was opened.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "called once; a struct would only give the arguments a second name"
-)]
 pub(crate) fn write(
     file: Box<dyn DiskFile>,
     path: &Path,
     source: Option<Source<'_>>,
-    journal: Option<&mut Journal>,
-    shape: &Shape,
-    changes: Changes,
-    set_aside: &HashSet<u64>,
+    plan: Plan<'_>,
     guard: bool,
 ) -> Result<(Box<dyn DiskFile>, Table)> {
+    let Plan {
+        shape,
+        changes,
+        cells,
+        rest,
+    } = plan;
     let head = source.as_ref().map(|source| &source.table.head);
     let dialect = head.map(|head| head.dialect).unwrap_or_default();
     let header = header(head, shape, dialect).map_err(|error| failed(path, error))?;
@@ -60,8 +77,10 @@ pub(crate) fn write(
             hasher: Hasher::new(),
         },
         changes: changes.rows.into_iter().peekable(),
-        journal,
+        cells,
         shape,
+        old_columns: head.map_or_else(Vec::new, |head| shape.places_in(&head.shape)),
+        rest,
         dialect,
         guard,
         run: None,
@@ -71,12 +90,20 @@ pub(crate) fn write(
         .write(&header)
         .map_err(|error| failed(path, error))?;
     if let Some(mut source) = source {
-        let is_wanted = |offset: u64| !cleared && !set_aside.contains(&offset);
+        let is_wanted = |offset: u64| match rest {
+            Rest::Stays { except } => !cleared && !except.contains(&offset),
+            Rest::Goes => true,
+        };
+        let old_shape = &source.table.head.shape;
         if source.table.is_sorted {
             while let Some(piece) = source.reader.next_piece()? {
                 for row in piece.rows.iter().filter(|row| is_wanted(row.offset)) {
                     merge
-                        .row(row.key(shape), &piece.text[row.place.clone()], &row.cells)
+                        .row(
+                            row.key(old_shape),
+                            &piece.text[row.place.clone()],
+                            &row.cells,
+                        )
                         .map_err(|error| failed(path, error))?;
                 }
             }
@@ -162,8 +189,11 @@ impl Index {
 struct Merge<'a> {
     out: Output,
     changes: Peekable<IntoIter<Box<[u8]>, Change>>,
-    journal: Option<&'a mut Journal>,
+    cells: Option<&'a mut dyn Packed>,
     shape: &'a Shape,
+    /// Where the old table has each column.
+    old_columns: Vec<Option<usize>>,
+    rest: Rest<'a>,
     dialect: Dialect,
     guard: bool,
     /// Changed rows that follow each other, and how many bytes they are.
@@ -178,6 +208,9 @@ impl Merge<'_> {
         }
         if let Some((key, change)) = self.changes.next_if(|(new, _)| &**new == key) {
             return self.change(&key, change, Some(cells));
+        }
+        if matches!(self.rest, Rest::Goes) {
+            return Ok(());
         }
         if self.guard && cells.iter().any(is_formula) {
             let cells = cells.iter().map(|cell| guarded(unguarded(cell), true));
@@ -194,26 +227,30 @@ impl Merge<'_> {
 
     /// Writes a changed row. Cells that the value does not fill are kept from the old one.
     fn change(&mut self, key: &[u8], change: Change, old: Option<&ByteRecord>) -> io::Result<()> {
-        let (Change::Write { offset, bytes }, Some(journal)) = (change, &mut self.journal) else {
+        let (Change::Write { offset, bytes }, Some(packed)) = (change, &mut self.cells) else {
             return Ok(());
         };
-        let cells = unpack(&journal.read_at(offset, bytes)?)
+        let cells = unpack(&packed.cells_at(offset, bytes)?)
             .filter(|cells| cells.len() == self.shape.columns.len())
             .ok_or_else(|| {
                 io::Error::other("a row in the journal has changed since it was written")
             })?;
         let (shape, guard) = (self.shape, self.guard);
-        self.changed(
+        let old_columns = std::mem::take(&mut self.old_columns);
+        let old_cell = |at: usize| old?.get((*old_columns.get(at)?)?);
+        let written = self.changed(
             bytes as usize,
             cells.iter().enumerate().map(|(at, cell)| {
                 let text = match cell {
                     _ if at == shape.key => key,
                     Some(text) => text.as_bytes(),
-                    None => unguarded(old.and_then(|old| old.get(at)).unwrap_or_default()),
+                    None => unguarded(old_cell(at).unwrap_or_default()),
                 };
                 guarded(text, guard)
             }),
-        )
+        );
+        self.old_columns = old_columns;
+        written
     }
 
     fn changed<C: AsRef<[u8]>>(
@@ -304,6 +341,9 @@ fn header(head: Option<&Head>, shape: &Shape, dialect: Dialect) -> io::Result<Ve
     Ok(text)
 }
 
+pub(crate) const EDITED_ADVICE: &str = "Move the changed file away, put the old one back and open the map again; or open it \
+    with `CsvBackend::new(..).replay_onto_edited_table(true)`, which makes the writes of this map to the changed file";
+
 fn check_unedited(source: &mut Source<'_>, path: &Path) -> Result<()> {
     if source.reader.finish()? == source.table.print {
         return Ok(());
@@ -312,8 +352,7 @@ fn check_unedited(source: &mut Source<'_>, path: &Path) -> Result<()> {
         path,
         "the file was changed by somebody else while the map was open, and was not overwritten. All writes of this map are \
          safe in the journal beside it",
-        "Move the changed file away, put the old one back and open the map again; or open it with \
-         `CsvBackend::new(..).replay_onto_edited_table(true)`, which makes the writes of this map to the changed file",
+        EDITED_ADVICE,
         None,
     ))
 }

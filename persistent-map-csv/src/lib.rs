@@ -67,6 +67,14 @@
 //! [`replay_onto_edited_table`](CsvBackend::replay_onto_edited_table) puts the writes onto the edited table, if that is
 //! what is wanted.
 //!
+//! # Other types
+//!
+//! A table is read by its columns, so a type may lose a field (its column is kept) or have its fields in another order
+//! without further ado. A field that has no column is a [`Mismatch`](persistent_map_core::PersistentError::Mismatch), also
+//! if it is an `Option`. When a map replaces its entries by those of a newer type, the whole table is written anew and takes
+//! the name in one step: columns of both types stay where they are, new ones come last, those that only the older type
+//! had go, and columns that were no fields stay with their cells.
+//!
 //! # Spreadsheets
 //!
 //! Text that begins with `=`, `+`, `-` or `@` is a formula to a spreadsheet. It is written as it is unless

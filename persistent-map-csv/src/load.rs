@@ -1,5 +1,6 @@
 //! From a table and its journal to entries, each checked, each fault with its line.
 
+use std::any::type_name;
 use std::collections::HashSet;
 
 use csv_async::ByteRecord;
@@ -8,11 +9,12 @@ use persistent_map_file::refused;
 
 use crate::backend::{Hold, blocking};
 use crate::cell::CellError;
-use crate::checkpoint::Index;
-use crate::journal::{Change, Changes, unpack};
+use crate::checkpoint::{EDITED_ADVICE, Index};
+use crate::disk::DiskFile;
+use crate::journal::{Change, Changes, Packed as _, unpack};
 use crate::shape::{Shape, decode_key, encode_key};
-use crate::store::{Found, RESTORE, Settings, Table};
-use crate::table::{Print, Row, TableReader, fault};
+use crate::store::{Found, FoundJournal, RESTORE, Settings, Table};
+use crate::table::{Print, Row, TableReader};
 use crate::text::unguarded;
 
 /// How many rows of a journal are fetched at once.
@@ -22,6 +24,8 @@ const FETCH: usize = 256;
 pub(crate) struct Loaded {
     pub(crate) shape: Option<Shape>,
     pub(crate) has_rows: bool,
+    /// Columns that the values do not fill.
+    pub(crate) extra: Vec<usize>,
 }
 
 /// Reads everything into `sink`, and then brings the files to rest.
@@ -31,40 +35,11 @@ pub(crate) async fn load<K: Key, V: Value>(
     settings: &Settings,
     sink: &mut dyn LoadSink<K, V>,
 ) -> Result<Loaded> {
-    let mut loader = Loader {
-        location: Location {
-            file: Some(found.path.clone()),
-            table: None,
-        },
-        path: found.path,
-        settings,
-        hold,
-        sink,
-        has_entries: false,
-        first_misfit: None,
-        last_key: None,
-        is_sorted: true,
-        has_rows: false,
-        set_aside: HashSet::new(),
-        texts: Vec::new(),
-    };
-    let (tables, mut shape, changes) = match found.replay {
-        Some(replay) => (Some(replay.tables), replay.shape, replay.changes),
-        None => (None, None, Changes::default()),
-    };
-    let table = match found.reader {
-        Some(reader) => Some(loader.table(reader, &changes).await?),
-        None => None,
-    };
-    if let Some(tables) = tables {
-        loader.check_unedited(&tables, table.as_ref().map(|table| table.print))?;
-    }
-    if let Some(shape) = &shape {
-        loader.journal(shape, changes).await?;
-    }
-    shape = shape.or_else(|| table.as_ref().map(|table| table.head.shape.clone()));
+    let mut loader = Loader::new(hold, &found, settings, sink, Purpose::Load);
+    let (table, shape) = loader.everything(found).await?;
     let Loader {
         has_rows,
+        extra,
         set_aside,
         texts,
         ..
@@ -73,8 +48,32 @@ pub(crate) async fn load<K: Key, V: Value>(
         store.recover(table, &set_aside, &texts)
     })
     .await?;
-    Ok(Loaded { shape, has_rows })
+    Ok(Loaded {
+        shape,
+        has_rows,
+        extra: extra.unwrap_or_default(),
+    })
 }
+
+/// Reads everything into `sink`, and leaves the files as they are.
+pub(crate) async fn read_back<K: Key, V: Value>(
+    hold: &Hold,
+    found: Found,
+    settings: &Settings,
+    sink: &mut dyn LoadSink<K, V>,
+) -> Result<()> {
+    let mut loader = Loader::new(hold, &found, settings, sink, Purpose::ReadBack);
+    loader.everything(found).await.map(drop)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Load,
+    ReadBack,
+}
+
+const EDITED_MEANWHILE: &str = "the file was changed by somebody else while the map was open, and the journal beside it does \
+    not belong to it any more. All writes of this map are safe in that journal";
 
 struct Loader<'a, K, V> {
     path: std::path::PathBuf,
@@ -82,7 +81,10 @@ struct Loader<'a, K, V> {
     settings: &'a Settings,
     hold: &'a Hold,
     sink: &'a mut dyn LoadSink<K, V>,
+    purpose: Purpose,
     has_entries: bool,
+    /// Columns that the first value does not fill.
+    extra: Option<Vec<usize>>,
     /// The first row that was set aside.
     first_misfit: Option<CorruptRow>,
     last_key: Option<Box<[u8]>>,
@@ -93,7 +95,60 @@ struct Loader<'a, K, V> {
     texts: Vec<Vec<u8>>,
 }
 
-impl<K: Key, V: Value> Loader<'_, K, V> {
+impl<'a, K: Key, V: Value> Loader<'a, K, V> {
+    fn new(
+        hold: &'a Hold,
+        found: &Found,
+        settings: &'a Settings,
+        sink: &'a mut dyn LoadSink<K, V>,
+        purpose: Purpose,
+    ) -> Self {
+        Loader {
+            location: Location {
+                file: Some(found.path.clone()),
+                table: None,
+            },
+            path: found.path.clone(),
+            settings,
+            hold,
+            sink,
+            purpose,
+            has_entries: false,
+            extra: None,
+            first_misfit: None,
+            last_key: None,
+            is_sorted: true,
+            has_rows: false,
+            set_aside: HashSet::new(),
+            texts: Vec::new(),
+        }
+    }
+
+    /// The table, and the columns of table and journal.
+    async fn everything(&mut self, found: Found) -> Result<(Option<Table>, Option<Shape>)> {
+        let (file, tables, mut shape, changes) = match found.journal {
+            Some(FoundJournal { file, replay }) => (
+                Some(file),
+                Some(replay.tables),
+                replay.shape,
+                replay.changes,
+            ),
+            None => (None, None, None, Changes::default()),
+        };
+        let table = match found.reader {
+            Some(reader) => Some(self.table(reader, &changes).await?),
+            None => None,
+        };
+        if let Some(tables) = tables {
+            self.check_unedited(&tables, table.as_ref().map(|table| table.print))?;
+        }
+        if let (Some(shape), Some(file)) = (&shape, file) {
+            self.journal(shape, changes, file).await?;
+        }
+        shape = shape.or_else(|| table.as_ref().map(|table| table.head.shape.clone()));
+        Ok((table, shape))
+    }
+
     /// Reads the rows that the journal does not replace.
     async fn table(&mut self, mut reader: TableReader, changes: &Changes) -> Result<Table> {
         let shape = reader.head.shape.clone();
@@ -116,7 +171,8 @@ impl<K: Key, V: Value> Loader<'_, K, V> {
                 }
             }
         }
-        if let Some(row) = self.first_misfit.take_if(|_| !self.has_entries) {
+        let is_load = self.purpose == Purpose::Load;
+        if let Some(row) = self.first_misfit.take_if(|_| is_load && !self.has_entries) {
             // A map of other types, as a rule, and not a table of damaged rows.
             return Err(PersistentError::Corrupt(Box::new(row)));
         }
@@ -150,11 +206,10 @@ impl<K: Key, V: Value> Loader<'_, K, V> {
                 }
                 self.sink.entry(key, value)
             }
-            Err(CellError::MissingField(column)) => Err(self.missing_column(column)),
-            Err(CellError::NoValueColumn) => Err(fault(
-                &self.path,
-                1,
-                "there is no column `value`, and a value of this type is one cell",
+            Err(CellError::MissingField(column)) => Err(self.missing_column(shape, column)),
+            Err(CellError::NoValueColumn) => Err(self.mismatch(
+                shape,
+                "values that are one cell: there is no column `value`",
                 "Call the column with the values `value`, or use a struct with a field for each column",
             )),
             Err(error) => self.corrupt(shape, row, text, &error.to_string()),
@@ -176,7 +231,12 @@ impl<K: Key, V: Value> Loader<'_, K, V> {
     }
 
     /// Reads the rows that are in the journal.
-    async fn journal(&mut self, shape: &Shape, changes: Changes) -> Result<()> {
+    async fn journal(
+        &mut self,
+        shape: &Shape,
+        changes: Changes,
+        mut file: Box<dyn DiskFile>,
+    ) -> Result<()> {
         let mut writes = changes
             .rows
             .into_iter()
@@ -190,21 +250,28 @@ impl<K: Key, V: Value> Loader<'_, K, V> {
                 return Ok(());
             }
             self.has_rows = true;
-            let rows = self
-                .hold
-                .with("reading a journal", move |store| store.journaled(&places))
-                .await?;
+            let path = self.path.clone();
+            let (back, rows) = blocking("reading a journal", move || {
+                let cells = places
+                    .iter()
+                    .map(|(offset, bytes)| file.cells_at(*offset, *bytes));
+                let rows = cells.collect::<std::io::Result<Vec<_>>>();
+                let doing = || format!("reading the journal of {}", path.display());
+                let rows = rows.map_err(|error| PersistentError::storage(doing(), error))?;
+                Ok((file, rows))
+            })
+            .await?;
+            file = back;
             for (key, packed) in keys.iter().zip(&rows) {
-                let (key, value) = decode_journaled(shape, key, packed).map_err(|error| {
-                    refused(
-                        &self.path,
-                        format!(
-                            "a write in the journal beside it does not fit the types of this map: {error}"
-                        ),
-                        "Open it with the types that it was written with, and close it; then the journal is gone",
-                        None,
-                    )
-                })?;
+                let (key, value) = decode_journaled::<K, V>(shape, key, packed)
+                    .map_err(|error| self.journal_misfit(&error))?;
+                if self.extra.is_none() {
+                    // A field that is not there may read as `None`, and could not be written.
+                    if let Some(missing) = shape.missing(&value) {
+                        return Err(self.journal_misfit(&CellError::MissingField(missing)));
+                    }
+                    self.extra = Some(shape.extra(&value));
+                }
                 self.sink.entry(key, value)?;
             }
         }
@@ -222,7 +289,9 @@ impl<K: Key, V: Value> Loader<'_, K, V> {
             );
             return Ok(());
         }
-        let (reason, advice) = if found.is_some() {
+        let (reason, advice) = if self.purpose == Purpose::ReadBack {
+            (EDITED_MEANWHILE, EDITED_ADVICE)
+        } else if found.is_some() {
             (
                 "the file was changed after a map had left writes in the journal beside it (it was not closed)",
                 "Put the unchanged file back; or open it once with \
@@ -238,34 +307,53 @@ impl<K: Key, V: Value> Loader<'_, K, V> {
         Err(refused(&self.path, reason, advice, None))
     }
 
-    fn check_columns(&self, shape: &Shape, value: &V) -> Result<()> {
-        let filled = shape.filled_by(value);
-        let is_column = |name: &str| shape.columns.iter().any(|column| column == name);
-        if let Some(missing) = filled.iter().find(|name| !is_column(name)) {
-            return Err(self.missing_column(missing));
+    fn check_columns(&mut self, shape: &Shape, value: &V) -> Result<()> {
+        if let Some(missing) = shape.missing(value) {
+            return Err(self.missing_column(shape, missing));
         }
-        let is_extra = |at: usize, column: &str| at != shape.key && !filled.contains(&column);
-        let extra = (0..)
-            .zip(&shape.columns)
-            .find(|(at, column)| is_extra(*at, column));
-        match extra {
-            Some((_, column)) if !self.settings.keep_extra_columns => Err(fault(
-                &self.path,
-                1,
-                format!("the column `{column}` is no field of the value"),
-                "Remove the column, or keep it with `CsvBackend::new(..).keep_extra_columns(true)`",
-            )),
+        let extra = self.extra.insert(shape.extra(value));
+        match extra.first() {
+            Some(at) if !self.settings.keep_extra_columns => {
+                let column = &shape.columns[*at];
+                Err(self.mismatch(
+                    shape,
+                    &format!("values of which the column `{column}` is no field"),
+                    "Remove the column, or keep it with `CsvBackend::new(..).keep_extra_columns(true)`",
+                ))
+            }
             _ => Ok(()),
         }
     }
 
-    fn missing_column(&self, column: &str) -> PersistentError {
-        fault(
-            &self.path,
-            1,
-            format!("the column `{column}` is missing"),
+    fn missing_column(&self, shape: &Shape, column: &str) -> PersistentError {
+        self.mismatch(
+            shape,
+            &format!("values with another one: the column `{column}` is missing"),
             "Add the column, or correct its name in the header",
         )
+    }
+
+    fn mismatch(&self, shape: &Shape, expected: &str, advice: &str) -> PersistentError {
+        PersistentError::Mismatch {
+            place: self.path.display().to_string(),
+            expected: expected.to_string(),
+            found: format!("the columns `{}` (line 1)", shape.columns.join("`, `")),
+            advice: format!("{advice}. The file was not changed"),
+        }
+    }
+
+    fn journal_misfit(&self, error: &CellError) -> PersistentError {
+        PersistentError::Mismatch {
+            place: format!("the journal of {}", self.path.display()),
+            expected: format!(
+                "a map of `{}` and `{}`",
+                type_name::<K>(),
+                type_name::<V>()
+            ),
+            found: format!("a write that does not fit ({error})"),
+            advice: "Open it with the types that it was written with, and close it; then the journal is gone"
+                .to_string(),
+        }
     }
 
     /// Looks for keys that are there twice, which rows in the order of their keys cannot be.

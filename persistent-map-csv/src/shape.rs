@@ -45,7 +45,7 @@ impl Shape {
     }
 
     /// The names of the columns that a value fills.
-    pub(crate) fn filled_by<V: Value>(&self, value: &V) -> Vec<&str> {
+    fn filled_by<V: Value>(&self, value: &V) -> Vec<&'static str> {
         match fields_of(value, Form::Plain) {
             Ok(Some(fields)) if !self.is_bare() => {
                 fields.into_iter().map(|(name, _)| name).collect()
@@ -54,8 +54,62 @@ impl Shape {
         }
     }
 
+    /// A column that the value fills and that is not there.
+    pub(crate) fn missing<V: Value>(&self, value: &V) -> Option<&'static str> {
+        let is_column = |name: &str| self.columns.iter().any(|column| column == name);
+        let filled = self.filled_by(value);
+        filled.into_iter().find(|name| !is_column(name))
+    }
+
+    /// Which columns a value leaves alone.
+    pub(crate) fn extra<V: Value>(&self, value: &V) -> Vec<usize> {
+        let filled = self.filled_by(value);
+        let is_extra = |at: usize, column: &str| at != self.key && !filled.contains(&column);
+        (0..)
+            .zip(&self.columns)
+            .filter(|(at, column)| is_extra(*at, column))
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    /// Where another shape has each of these columns. (Only columns without a name can be there more than once.)
+    pub(crate) fn places_in(&self, other: &Shape) -> Vec<Option<usize>> {
+        let place = |at: usize, column: &String| {
+            let before = self.columns[..at].iter().filter(|name| *name == column);
+            (0..)
+                .zip(&other.columns)
+                .filter(|(_, name)| *name == column)
+                .map(|(place, _)| place)
+                .nth(before.count())
+        };
+        (0..)
+            .zip(&self.columns)
+            .map(|(at, column)| place(at, column))
+            .collect()
+    }
+
+    /// This shape for a table that has another one: what both have stays in its place, and so do the extra columns.
+    fn in_place_of(self, old: &Shape, extra: &[usize]) -> Shape {
+        let mut columns: Vec<String> = (0..)
+            .zip(&old.columns)
+            .filter(|(at, column)| extra.contains(at) || self.columns.contains(column))
+            .map(|(_, column)| column.clone())
+            .collect();
+        let new = self
+            .columns
+            .iter()
+            .filter(|column| !columns.contains(column));
+        let new: Vec<String> = new.cloned().collect();
+        columns.extend(new);
+        let key = &self.columns[self.key];
+        Shape {
+            key: columns.iter().position(|column| column == key).unwrap_or(0),
+            columns,
+        }
+    }
+
     /// A cell for each column that the value fills, but the key's, after the check that they give the value back.
-    fn encode<V: Value>(&self, key: &str, value: &V) -> Result<Cells, CellError> {
+    pub(crate) fn encode<V: Value>(&self, key: &str, value: &V) -> Result<Cells, CellError> {
         let mut problem = None;
         for form in Form::BOTH {
             match self.encode_as(form, key, value) {
@@ -116,29 +170,29 @@ pub(crate) struct SharedShape {
     known: RwLock<Known>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Known {
     shape: Option<Arc<Shape>>,
     /// There are rows, or there will be: nothing may change any more.
     settled: bool,
+    /// Columns that the values which were found do not fill.
+    extra: Vec<usize>,
 }
 
 impl SharedShape {
     pub(crate) fn new(key_column: String) -> Self {
         SharedShape {
             key_column,
-            known: RwLock::new(Known {
-                shape: None,
-                settled: false,
-            }),
+            known: RwLock::default(),
         }
     }
 
     /// What a table was found to have. Without rows its columns may still be added to.
-    pub(crate) fn found(&self, shape: Option<Shape>, has_rows: bool) {
+    pub(crate) fn found(&self, shape: Option<Shape>, has_rows: bool, extra: Vec<usize>) {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known {
             settled: shape.is_some() && has_rows,
             shape: shape.map(Arc::new),
+            extra,
         };
     }
 
@@ -172,6 +226,18 @@ impl SharedShape {
             }
         }
         Err(unstorable::<V>(&problem.unwrap_or(CellError::Nested)))
+    }
+
+    /// The shapes to try for a table whose entries are all replaced, by the first of the new ones.
+    pub(crate) fn anew<V: Value>(&self, first: &V) -> Vec<Shape> {
+        let known = self.known();
+        let fresh = self.candidates(first).into_iter();
+        match &known.shape {
+            Some(old) => fresh
+                .map(|shape| shape.in_place_of(old, &known.extra))
+                .collect(),
+            None => fresh.collect(),
+        }
     }
 
     fn known(&self) -> Known {
@@ -262,7 +328,7 @@ fn encode_key_as<K: Key>(form: Form, key: &K) -> Result<String, CellError> {
     Ok(text)
 }
 
-fn unstorable<V>(problem: &CellError) -> PersistentError {
+pub(crate) fn unstorable<V>(problem: &CellError) -> PersistentError {
     PersistentError::Unstorable {
         part: "value",
         type_name: type_name::<V>(),

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use persistent_map_core::{PersistentError, Result};
 use persistent_map_file::{refused, with_suffix};
 
-use crate::checkpoint::{self, Source};
-use crate::disk::{Claim, Disk};
-use crate::journal::{self, Changes, Failure, Fault, Frames, Journal, Kind, Replay, aside};
+use crate::checkpoint::{self, Plan, Rest, Source};
+use crate::disk::{Claim, Disk, DiskFile};
+use crate::journal::{self, Changes, Failure, Fault, Frames, Journal, Kind, Packed, Replay, aside};
 use crate::shape::Shape;
 use crate::table::{Head, Print, TableReader};
 
@@ -71,11 +71,17 @@ pub(crate) struct Table {
 pub(crate) struct Found {
     pub(crate) path: PathBuf,
     pub(crate) reader: Option<TableReader>,
-    pub(crate) replay: Option<Replay>,
+    pub(crate) journal: Option<FoundJournal>,
+}
+
+/// What a journal comes to, and its file, where the rows are.
+pub(crate) struct FoundJournal {
+    pub(crate) file: Box<dyn DiskFile>,
+    pub(crate) replay: Replay,
 }
 
 impl Store {
-    pub(crate) fn open(
+    pub(crate) fn at(
         disk: Arc<dyn Disk>,
         path: &Path,
         settings: Settings,
@@ -91,14 +97,7 @@ impl Store {
             due: 0,
         };
         match store.look() {
-            Ok((reader, replay)) => {
-                let found = Found {
-                    path: store.path().to_path_buf(),
-                    reader,
-                    replay,
-                };
-                Ok((store, found))
-            }
+            Ok(found) => Ok((store, found)),
             Err(error) => {
                 store.abandon();
                 Err(error)
@@ -192,54 +191,81 @@ impl Store {
         self.checkpoint()
     }
 
-    /// The packed cells of rows in the journal.
-    pub(crate) fn journaled(&mut self, places: &[(u64, u32)]) -> Result<Vec<Vec<u8>>> {
-        let mut found = Vec::with_capacity(places.len());
-        if let Some(journal) = &mut self.journal {
-            for (offset, bytes) in places {
-                let packed = journal.read_at(*offset, *bytes);
-                found.push(
-                    packed
-                        .map_err(|error| PersistentError::storage("reading the journal", error))?,
-                );
-            }
-        }
-        Ok(found)
+    /// Makes these rows the table, in place of all there are, in one step: by the rename.
+    pub(crate) fn replace(
+        &mut self,
+        shape: Option<&Shape>,
+        changes: Changes,
+        cells: &mut Vec<u8>,
+    ) -> Result<()> {
+        // A journal belongs to the rows that go, and so does what is left of one that was given up: brought back by a
+        // crash, it would take the new table for an edited one.
+        self.checkpoint()?;
+        let journal = self.journal_path();
+        self.disk
+            .remove(&journal)
+            .and_then(|()| self.disk.sync_names(&journal))
+            .map_err(|error| self.failed("removing the journal of", error))?;
+        let table = self.table.as_ref();
+        let Some(shape) = shape.or(table.map(|table| &table.head.shape)).cloned() else {
+            return Ok(());
+        };
+        self.replace_table(Plan {
+            shape: &shape,
+            changes,
+            cells: Some(cells),
+            rest: Rest::Goes,
+        })?;
+        self.schedule();
+        Ok(())
     }
 
     /// A second reader of the table.
     pub(crate) fn reader(&self) -> Result<TableReader> {
-        match self.disk.open(self.path()) {
-            Ok(Some(file)) => TableReader::open(self.path(), file, &self.settings.key_column),
-            Ok(None) => Err(refused(self.path(), "the file is gone", RESTORE, None)),
-            Err(error) => Err(unusable(self.path(), error)),
-        }
+        let reader = self.first_reader()?;
+        reader.ok_or_else(|| refused(self.path(), "the file is gone", RESTORE, None))
     }
 
-    fn look(&mut self) -> Result<(Option<TableReader>, Option<Replay>)> {
-        let table = self
-            .disk
-            .open(self.path())
-            .map_err(|error| unusable(self.path(), error))?;
-        let reader = table
-            .map(|file| TableReader::open(self.path(), file, &self.settings.key_column))
-            .transpose()?;
-        let path = self.journal_path();
-        let file = self
-            .disk
-            .open(&path)
-            .map_err(|error| unusable(&path, error))?;
-        let Some(mut file) = file else {
-            return Ok((reader, None));
+    /// What is on the disk now, for another look at it. Changes nothing.
+    pub(crate) fn look_again(&self) -> Result<Found> {
+        let reader = match self.table {
+            Some(_) => Some(self.reader()?),
+            None => self.first_reader()?,
         };
-        let replay = journal::replay(&mut *file).map_err(|fault| damaged(&path, fault))?;
-        if let Some(replay) = &replay {
+        let path = self.journal_path();
+        let journal = match self.open(&path)? {
+            Some(file) => FoundJournal::read(file, &path)?,
+            None => None,
+        };
+        Ok(Found {
+            path: self.path().to_path_buf(),
+            reader,
+            journal,
+        })
+    }
+
+    fn look(&mut self) -> Result<Found> {
+        let mut found = Found {
+            path: self.path().to_path_buf(),
+            reader: self.first_reader()?,
+            journal: None,
+        };
+        let path = self.journal_path();
+        let Some(file) = self.open(&path)? else {
+            return Ok(found);
+        };
+        found.journal = FoundJournal::read(file, &path)?;
+        if let Some(FoundJournal { replay, .. }) = &found.journal {
             if replay.torn > 0 {
                 tracing::warn!(
                     target: "persistent_map", path = %path.display(), bytes = replay.torn,
                     "the last write was cut short before it was acknowledged; it is removed"
                 );
             }
+            // A file of its own, because whoever reads the rows takes the first one with it.
+            let file = self
+                .open(&path)?
+                .ok_or_else(|| unusable(&path, ErrorKind::NotFound.into()))?;
             let disk = Arc::clone(&self.disk);
             self.journal = Some(Journal::found(disk, path, file, replay));
         } else {
@@ -247,12 +273,21 @@ impl Store {
                 target: "persistent_map", path = %path.display(),
                 "the journal was cut short before its first write was acknowledged; it is removed"
             );
-            drop(file);
             self.disk
                 .remove(&path)
                 .map_err(|error| unusable(&path, error))?;
         }
-        Ok((reader, replay))
+        Ok(found)
+    }
+
+    fn first_reader(&self) -> Result<Option<TableReader>> {
+        self.open(self.path())?
+            .map(|file| TableReader::open(self.path(), file, &self.settings.key_column))
+            .transpose()
+    }
+
+    fn open(&self, path: &Path) -> Result<Option<Box<dyn DiskFile>>> {
+        self.disk.open(path).map_err(|error| unusable(path, error))
     }
 
     fn checkpoint_without(&mut self, set_aside: &HashSet<u64>) -> Result<()> {
@@ -270,7 +305,12 @@ impl Store {
         if let Some(shape) = shape
             && !(changes.is_empty() && set_aside.is_empty())
         {
-            self.replace_table(&shape, changes, set_aside)?;
+            self.replace_table(Plan {
+                shape: &shape,
+                changes,
+                cells: None,
+                rest: Rest::Stays { except: set_aside },
+            })?;
         }
         self.retire_journal()
             .map_err(|error| self.failed("removing the journal of", error))?;
@@ -278,15 +318,11 @@ impl Store {
         Ok(())
     }
 
-    fn replace_table(
-        &mut self,
-        shape: &Shape,
-        changes: Changes,
-        set_aside: &HashSet<u64>,
-    ) -> Result<()> {
+    /// The cells of the changes are in the journal unless the plan has them.
+    fn replace_table(&mut self, plan: Plan<'_>) -> Result<()> {
         let path = self.path().to_path_buf();
         let aside = aside(&path);
-        let written = self.write_aside(&aside, shape, changes, set_aside);
+        let written = self.write_aside(&aside, plan);
         let table = match written {
             Ok(table) => table,
             Err(error) => {
@@ -306,18 +342,19 @@ impl Store {
             return Err(self.cannot_replace(error));
         }
         self.table = Some(table);
-        self.disk
-            .sync_names(&path)
-            .map_err(|error| self.failed("replacing", error))
+        let synced = self.disk.sync_names(&path);
+        synced.map_err(|error| {
+            let error = self.failed("replacing", error);
+            if self.journal.is_some() {
+                return error;
+            }
+            // Without a journal, nothing but the name says which table it is.
+            self.state = State::Broken;
+            error.unknown()
+        })
     }
 
-    fn write_aside(
-        &mut self,
-        aside: &Path,
-        shape: &Shape,
-        changes: Changes,
-        set_aside: &HashSet<u64>,
-    ) -> Result<Table> {
+    fn write_aside(&mut self, aside: &Path, plan: Plan<'_>) -> Result<Table> {
         let source = match &self.table {
             Some(table) => Some(Source {
                 reader: self.reader()?,
@@ -329,17 +366,14 @@ impl Store {
             .disk
             .create(aside, self.path())
             .map_err(|error| self.failed("writing", error))?;
-        let path = self.path().to_path_buf();
-        let (mut file, table) = checkpoint::write(
-            file,
-            &path,
-            source,
-            self.journal.as_mut(),
-            shape,
-            changes,
-            set_aside,
-            self.settings.guard_formulas,
-        )?;
+        let (path, guard) = (self.path().to_path_buf(), self.settings.guard_formulas);
+        let cells: Option<&mut dyn Packed> = match (plan.cells, &mut self.journal) {
+            (Some(cells), _) => Some(cells),
+            (None, Some(journal)) => Some(journal),
+            (None, None) => None,
+        };
+        let plan = Plan { cells, ..plan };
+        let (mut file, table) = checkpoint::write(file, &path, source, plan, guard)?;
         file.sync().map_err(|error| self.failed("writing", error))?;
         Ok(table)
     }
@@ -453,12 +487,24 @@ impl Store {
         if error.kind() == ErrorKind::ResourceBusy {
             return refused(
                 self.path(),
-                "it cannot be replaced, because it is mounted by itself. All writes are safe in the journal beside it",
+                if self.journal.is_some() {
+                    "it cannot be replaced, because it is mounted by itself. All writes are safe in the journal beside it"
+                } else {
+                    "it cannot be replaced, because it is mounted by itself"
+                },
                 "Mount the directory that the file is in instead of the file alone",
                 Some(error),
             );
         }
         self.failed("replacing", error)
+    }
+}
+
+impl FoundJournal {
+    /// `None` if not even its first frame was finished.
+    fn read(mut file: Box<dyn DiskFile>, path: &Path) -> Result<Option<Self>> {
+        let replay = journal::replay(&mut *file).map_err(|fault| damaged(path, fault))?;
+        Ok(replay.map(|replay| FoundJournal { file, replay }))
     }
 }
 

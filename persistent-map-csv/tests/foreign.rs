@@ -446,5 +446,7 @@ async fn links_and_modes() {
     fs::hard_link(&path, &other).unwrap();
     assert_refused_by::<City>(backend(&other), &other, &["2 names", "hard links"]).await;
 
-    assert_refused_by::<City>(backend(dir.path()), dir.path(), &["it is a directory"]).await;
+    let directory = dir.path().join("directory");
+    fs::create_dir(&directory).unwrap();
+    assert_refused_by::<City>(backend(&directory), &directory, &["it is a directory"]).await;
 }

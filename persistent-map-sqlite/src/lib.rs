@@ -18,6 +18,10 @@
 //! map. If they were good after all, bring them back while no map is open, with any SQLite tool:
 //! `INSERT INTO entries SELECT key, value, checksum FROM persistent_map_quarantine WHERE map = 'entries'`.
 //!
+//! What a table was written with (codec and types) is recorded, and compared when a map is opened. Other types take its
+//! place with one commit, the record with the rows; another codec does so with
+//! [`change_codec`](SqliteBackend::change_codec).
+//!
 //! Keys may have 64 KiB, key and value together a little less than 1,000,000,000 bytes.
 //!
 //! Keep the file on a local disk. Neither SQLite's locks nor ours are to be trusted on network file systems.

@@ -5,13 +5,16 @@
     reason = "to panic is what a behaviour that does not hold is there for; the module says so once"
 )]
 
+use std::collections::HashMap;
+
 use persistent_map_core::{PersistentError, StorageBackend, Survives, Write};
 use tokio::task::JoinSet;
 
 use crate::drop_after_polls;
 use crate::fixture::Fixture;
 use crate::stage::{
-    Collect, Stage, assert_same, assert_stored, assert_unsupported, join, key, ok, prepared, value,
+    Collect, Stage, assert_same, assert_stored, assert_unsupported, entries, join, key, ok,
+    prepared, value,
 };
 
 /// Calls a macro with what it is given and the names of all behaviours, here and in `map_behaviour.rs`.
@@ -33,8 +36,11 @@ macro_rules! for_each_behaviour {
             a_batch_is_applied_in_order_or_refused
             a_batch_cut_short_is_applied_completely_or_not_at_all
             clear_removes_everything_or_is_refused
+            read_back_gives_what_is_stored
+            replace_is_all_or_nothing_or_refused
             load_gives_every_entry_once
             load_stops_when_the_sink_refuses
+            a_load_that_failed_can_be_repeated
             awkward_keys_and_large_values_come_back
             flush_and_close_can_be_repeated
             a_closed_store_can_be_reopened_at_once
@@ -299,6 +305,143 @@ pub async fn clear_removes_everything_or_is_refused<F: Fixture>(fixture: &F) {
     }
 }
 
+/// `read_back` gives each entry as it is stored at that moment, stops when its sink refuses, and changes nothing. (A
+/// resident backend has nothing to give.)
+pub async fn read_back_gives_what_is_stored<F: Fixture>(fixture: &F) {
+    let stage = Stage::new(fixture);
+    let backend = stage.loaded().await;
+    assert_read_back::<F>(&backend, []).await;
+    for n in 0..40 {
+        ok("save", backend.save(key::<F>(n), value::<F>(n)).await);
+    }
+    ok("delete", backend.delete(&key::<F>(5)).await);
+    ok("save", backend.save(key::<F>(6), value::<F>(60)).await);
+    let changed = || {
+        (0..40)
+            .filter(|n| *n != 5)
+            .map(|n| (n, if n == 6 { 60 } else { n }))
+    };
+    assert_read_back::<F>(&backend, changed()).await;
+
+    let mut sink = Collect {
+        refuse_after: Some(3),
+        ..Collect::default()
+    };
+    let read = backend.read_back(&mut sink).await;
+    assert_eq!(
+        read.is_err(),
+        !backend.capabilities().resident,
+        "read_back must pass on the error of its sink, and returned {read:?}"
+    );
+    assert!(
+        sink.entries.len() <= 3,
+        "read_back went on after its sink had refused"
+    );
+
+    ok("flush", backend.flush().await);
+    assert_read_back::<F>(&backend, changed()).await;
+    stage.crash_and_expect(&backend, changed()).await;
+    let later: Vec<_> = (10..30)
+        .map(|n| Write::remove(key::<F>(n)))
+        .chain((30..50).map(|n| Write::insert(key::<F>(n), value::<F>(n + 100))))
+        .map(|write| prepared(&backend, write))
+        .collect();
+    let size = if backend.capabilities().atomic_batches {
+        later.len()
+    } else {
+        1
+    };
+    for batch in later.chunks(size) {
+        ok("apply", backend.apply(batch).await);
+    }
+    let at_last = || {
+        changed()
+            .filter(|(n, _)| *n < 10)
+            .chain((30..50).map(|n| (n, n + 100)))
+    };
+    assert_read_back::<F>(&backend, at_last()).await;
+    stage.crash_and_expect(&backend, at_last()).await;
+    stage.close_and_expect(backend, at_last()).await;
+}
+
+async fn assert_read_back<F: Fixture>(
+    backend: &F::Backend,
+    expected: impl IntoIterator<Item = (u64, u64)>,
+) {
+    let mut sink = Collect::default();
+    ok("read_back", backend.read_back(&mut sink).await);
+    assert!(
+        sink.twice.is_none(),
+        "read_back gave the key {:?} twice",
+        sink.twice
+    );
+    assert!(
+        sink.corrupt.is_empty(),
+        "read_back found good rows corrupt: {:?}",
+        sink.corrupt
+    );
+    let expected = if backend.capabilities().resident {
+        HashMap::new()
+    } else {
+        entries::<F>(expected)
+    };
+    assert_same("read_back", &sink.entries, &expected);
+}
+
+/// `replace`, after `load`, leaves exactly the new entries, durably, and a store that takes writes; or it is refused and
+/// changes nothing. Dropped half way (its runtime has ended) it is done completely or not at all.
+pub async fn replace_is_all_or_nothing_or_refused<F: Fixture>(fixture: &F) {
+    for count in [0, 1, 300] {
+        let (stage, backend) = ten_to_replace(fixture).await;
+        // Some keys are old and some are new.
+        let new = || (5..5 + count).map(|n| (n, n + 1000));
+        let replaced = backend.replace(entries::<F>(new()).into_iter().collect());
+        if let Err(error) = replaced.await {
+            assert_unsupported("replace", &Err(error));
+            let old = || (0..10).map(|n| (n, n));
+            stage.crash_and_expect(&backend, old()).await;
+            ok("save", backend.save(key::<F>(10), value::<F>(10)).await);
+            stage
+                .close_and_expect(backend, old().chain([(10, 10)]))
+                .await;
+            return;
+        }
+        stage.crash_and_expect(&backend, new()).await;
+        assert_read_back::<F>(&backend, new()).await;
+        ok("save", backend.save(key::<F>(2), value::<F>(20)).await);
+        ok("delete", backend.delete(&key::<F>(5)).await);
+        let at_last = || new().filter(|(n, _)| *n != 5).chain([(2, 20)]);
+        stage.crash_and_expect(&backend, at_last()).await;
+        stage.close_and_expect(backend, at_last()).await;
+    }
+    for polls in 0..12 {
+        let (stage, backend) = ten_to_replace(fixture).await;
+        let new = || (5..205).map(|n| (n, n + 1000));
+        let entries = entries::<F>(new()).into_iter().collect();
+        drop_after_polls(backend.replace(entries), polls).await;
+        ok("close", backend.close().await);
+        let found = stage.reopened().await;
+        if found.len() == 10 {
+            assert_stored::<F>(&backend, &found, (0..10).map(|n| (n, n)));
+        } else {
+            assert_stored::<F>(&backend, &found, new());
+        }
+    }
+}
+
+/// A store that has ten entries, and was loaded anew.
+async fn ten_to_replace<F: Fixture>(fixture: &F) -> (Stage<'_, F>, F::Backend) {
+    let stage = Stage::new(fixture);
+    let backend = stage.loaded().await;
+    for n in 0..10 {
+        ok("save", backend.save(key::<F>(n), value::<F>(n)).await);
+    }
+    ok("close", backend.close().await);
+    drop(backend);
+    let backend = stage.loaded().await;
+    (stage, backend)
+}
+
 /// `load` and `load_all` tell the same, each entry once, and `expect`, if it is called, is not far off.
 pub async fn load_gives_every_entry_once<F: Fixture>(fixture: &F) {
     const ENTRIES: u64 = 500;
@@ -366,6 +509,35 @@ pub async fn load_stops_when_the_sink_refuses<F: Fixture>(fixture: &F) {
         sink.entries.len() <= 3,
         "load went on after its sink had refused"
     );
+}
+
+/// A load that fails changes nothing, and the next one on the same backend gives everything.
+pub async fn a_load_that_failed_can_be_repeated<F: Fixture>(fixture: &F) {
+    let stage = Stage::new(fixture);
+    let backend = stage.loaded().await;
+    for n in 0..10 {
+        ok("save", backend.save(key::<F>(n), value::<F>(n)).await);
+    }
+    ok("close", backend.close().await);
+    drop(backend);
+    let backend = stage.open().await;
+    for refuse_after in [0, 5] {
+        let mut sink = Collect {
+            refuse_after: Some(refuse_after),
+            ..Collect::default()
+        };
+        if backend.load(&mut sink).await.is_ok() {
+            // It survives nothing, so there is nothing to refuse.
+            return;
+        }
+    }
+    let mut sink = Collect::default();
+    ok("load after a failed load", backend.load(&mut sink).await);
+    assert_stored::<F>(&backend, &sink.entries, (0..10).map(|n| (n, n)));
+    ok("save", backend.save(key::<F>(10), value::<F>(10)).await);
+    stage
+        .close_and_expect(backend, (0..=10).map(|n| (n, n)))
+        .await;
 }
 
 /// Empty, quoted, very long keys; values of 0 bytes to 100 KiB.

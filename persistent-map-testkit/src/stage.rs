@@ -23,6 +23,12 @@ pub(crate) fn value<F: Fixture>(n: u64) -> F::Value {
     F::Value::sample(n)
 }
 
+/// The entries of these numbers.
+pub(crate) fn entries<F: Fixture>(numbers: impl IntoIterator<Item = (u64, u64)>) -> Entries<F> {
+    let pairs = numbers.into_iter();
+    pairs.map(|(k, v)| (key::<F>(k), value::<F>(v))).collect()
+}
+
 pub(crate) type Entries<F> = HashMap<<F as Fixture>::Key, <F as Fixture>::Value>;
 pub(crate) type MapOf<F> =
     PersistentMap<<F as Fixture>::Key, <F as Fixture>::Value, <F as Fixture>::Backend>;
@@ -143,8 +149,7 @@ pub(crate) fn assert_stored<F: Fixture>(
     let expected: Entries<F> = if backend.capabilities().survives == Survives::Nothing {
         HashMap::new()
     } else {
-        let pairs = expected.into_iter();
-        pairs.map(|(k, v)| (key::<F>(k), value::<F>(v))).collect()
+        entries::<F>(expected)
     };
     assert_same("the store", found, &expected);
 }

@@ -25,12 +25,24 @@ enum Bug {
     LiesInLoad,
     /// `load` goes on when its sink refuses a row.
     SwallowsTheSinksError,
+    /// A load that has failed is taken for one that goes on.
+    LoadsOnce,
     /// Saving an existing key keeps the old value.
     KeepsTheOldValue,
     /// `clear` forgets to remove what is stored.
     ClearsNothing,
     /// Batches are declared and refused.
     PromisesBatches,
+    /// `read_back` gives what was there at `load`.
+    ReadsBackWhatWasLoaded,
+    /// `read_back` goes on when its sink refuses a row.
+    ReadsBackInSpiteOfTheSink,
+    /// `replace` removes everything first, and can be interrupted before it writes.
+    ReplacesInTwoSteps,
+    /// `replace` leaves entries that are not among the new ones.
+    ReplacesSome,
+    /// `replace` is refused when all is gone already.
+    RefusesToReplaceTooLate,
     /// The store is given back some time after `close`.
     ClosesLate,
 }
@@ -70,6 +82,8 @@ impl Fixture for Planted {
             file: dir.to_path_buf(),
             files: Arc::clone(&self.files),
             buffer: Mutex::default(),
+            loaded: Mutex::default(),
+            load_was_called: Mutex::default(),
             open: Arc::clone(&self.open),
             closed: Mutex::new(false),
         })
@@ -90,6 +104,8 @@ struct Backend {
     file: PathBuf,
     files: Files,
     buffer: Mutex<Vec<Change>>,
+    loaded: Mutex<HashMap<String, String>>,
+    load_was_called: Mutex<bool>,
     open: Arc<Mutex<HashSet<PathBuf>>>,
     closed: Mutex<bool>,
 }
@@ -133,7 +149,14 @@ impl StorageBackend<String, String> for Backend {
 
     async fn load(&self, sink: &mut dyn LoadSink<String, String>) -> Result<()> {
         let skipped = usize::from(self.bug == Bug::LiesInLoad);
-        for (key, value) in self.load_all().await?.into_iter().skip(skipped) {
+        let entries = self.load_all().await?;
+        self.loaded.lock().unwrap().clone_from(&entries);
+        if std::mem::replace(&mut *self.load_was_called.lock().unwrap(), true)
+            && self.bug == Bug::LoadsOnce
+        {
+            return Err(PersistentError::storage("loading", "it is open already"));
+        }
+        for (key, value) in entries.into_iter().skip(skipped) {
             let taken = sink.entry(key, value);
             if self.bug != Bug::SwallowsTheSinksError {
                 taken?;
@@ -190,6 +213,48 @@ impl StorageBackend<String, String> for Backend {
         Ok(())
     }
 
+    async fn read_back(&self, sink: &mut dyn LoadSink<String, String>) -> Result<()> {
+        let entries = if self.bug == Bug::ReadsBackWhatWasLoaded {
+            self.loaded.lock().unwrap().clone()
+        } else {
+            self.load_all().await?
+        };
+        for (key, value) in entries {
+            let taken = sink.entry(key, value);
+            if self.bug != Bug::ReadsBackInSpiteOfTheSink {
+                taken?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn replace(&self, entries: Vec<(String, String)>) -> Result<()> {
+        let all = |change: &dyn Fn(&mut HashMap<String, String>)| {
+            change(
+                self.files
+                    .lock()
+                    .unwrap()
+                    .entry(self.file.clone())
+                    .or_default(),
+            );
+        };
+        if self.bug == Bug::ReplacesInTwoSteps {
+            all(&HashMap::clear);
+            tokio::task::yield_now().await;
+        }
+        if self.bug == Bug::RefusesToReplaceTooLate {
+            all(&HashMap::clear);
+            return Err(PersistentError::unsupported("a change of types in place"));
+        }
+        all(&|stored| {
+            if self.bug != Bug::ReplacesSome {
+                stored.clear();
+            }
+            stored.extend(entries.iter().cloned());
+        });
+        Ok(())
+    }
+
     async fn flush(&self) -> Result<()> {
         let buffered = std::mem::take(&mut *self.buffer.lock().unwrap());
         for change in buffered {
@@ -240,11 +305,29 @@ async fn every_planted_bug_is_found_by_the_behaviour_it_breaks() {
             Bug::SwallowsTheSinksError,
             "load_stops_when_the_sink_refuses",
         ),
+        (Bug::LoadsOnce, "a_load_that_failed_can_be_repeated"),
         (Bug::KeepsTheOldValue, "the_last_save_of_a_key_wins"),
         (Bug::ClearsNothing, "clear_removes_everything_or_is_refused"),
         (
             Bug::PromisesBatches,
             "a_batch_is_applied_in_order_or_refused",
+        ),
+        (
+            Bug::ReadsBackWhatWasLoaded,
+            "read_back_gives_what_is_stored",
+        ),
+        (
+            Bug::ReadsBackInSpiteOfTheSink,
+            "read_back_gives_what_is_stored",
+        ),
+        (
+            Bug::ReplacesInTwoSteps,
+            "replace_is_all_or_nothing_or_refused",
+        ),
+        (Bug::ReplacesSome, "replace_is_all_or_nothing_or_refused"),
+        (
+            Bug::RefusesToReplaceTooLate,
+            "replace_is_all_or_nothing_or_refused",
         ),
         (Bug::ClosesLate, "a_closed_store_can_be_reopened_at_once"),
     ] {

@@ -1,4 +1,4 @@
-//! Random histories: writes, removals, batches, checkpoints, reopenings, and disks that are full or fail.
+//! Random histories: writes, removals, batches, replaced tables, checkpoints, reopenings, and disks that are full or fail.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,6 +14,14 @@ pub(super) type Entries = BTreeMap<String, Item>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Item {
+    number: u32,
+    text: Option<String>,
+}
+
+/// A version of it with one more column, which is kept where it is read as an `Item`.
+#[derive(Clone, Serialize, Deserialize)]
+struct WiderItem {
+    level: u8,
     number: u32,
     text: Option<String>,
 }
@@ -43,6 +51,24 @@ impl Map {
 
     async fn apply(&self, batch: &[Write<String, Item>]) -> Result<()> {
         self.0.apply(batch).await
+    }
+
+    /// Replaces all entries, by those of one version or the other.
+    async fn replace(&self, entries: &Entries, wider: bool) -> Result<()> {
+        let entries = entries.clone().into_iter();
+        if !wider {
+            return self.0.replace(entries.collect()).await;
+        }
+        let wider = entries.map(|(key, Item { number, text })| {
+            let level = u8::try_from(number).unwrap_or_default();
+            let item = WiderItem {
+                level,
+                number,
+                text,
+            };
+            (key, item)
+        });
+        self.0.replace(wider.collect()).await
     }
 
     async fn clear(&self) -> Result<()> {
@@ -113,14 +139,17 @@ pub(super) async fn play(seed: u64, bug: Option<Bug>) -> Result<History, String>
                 let asked = states.len() - 1;
                 disk.note(Op::Attempted(asked));
                 disk.fail_next(failure);
-                let done = if kind == 2 {
-                    map.clear().await
-                } else {
-                    map.apply(&batch).await
+                let done = match kind {
+                    2 => map.clear().await,
+                    3 => map.replace(&states[asked], number % 2 == 0).await,
+                    _ => map.apply(&batch).await,
                 };
                 match done {
                     Ok(()) => {
                         disk.note(Op::Acknowledged);
+                        if kind == 3 {
+                            disk.note(Op::Flushed);
+                        }
                         current = asked;
                     }
                     Err(error) if error.outcome() == Outcome::NotApplied => {

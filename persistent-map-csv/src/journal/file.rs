@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Fault, Frames, Replay, replay};
+use super::{Fault, Frames, Packed, Replay, replay};
 use crate::disk::{Disk, DiskFile};
 use crate::shape::Shape;
 
@@ -129,13 +129,6 @@ impl Journal {
         Ok(())
     }
 
-    pub(crate) fn read_at(&mut self, offset: u64, bytes: u32) -> io::Result<Vec<u8>> {
-        let mut packed = vec![0; bytes as usize];
-        let read = self.file.read_at(offset, &mut packed)?;
-        packed.truncate(read);
-        Ok(packed)
-    }
-
     pub(crate) fn replay(&mut self) -> Result<Replay, Fault> {
         match replay(&mut *self.file)? {
             Some(replay) if replay.good == self.good => Ok(replay),
@@ -204,6 +197,12 @@ impl Journal {
         self.has_tail = false;
         self.is_named = true;
         Ok(())
+    }
+}
+
+impl Packed for Journal {
+    fn cells_at(&mut self, offset: u64, bytes: u32) -> io::Result<Vec<u8>> {
+        self.file.cells_at(offset, bytes)
     }
 }
 

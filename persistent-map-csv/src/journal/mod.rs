@@ -21,7 +21,9 @@ mod frame;
 mod replay;
 
 use std::collections::BTreeMap;
+use std::io;
 
+use crate::disk::DiskFile;
 use crate::shape::Cells;
 
 pub(crate) use file::{Failure, Journal, aside};
@@ -52,6 +54,28 @@ impl Kind {
     }
 }
 
+/// Where the packed cells of changed rows are.
+pub(crate) trait Packed {
+    fn cells_at(&mut self, offset: u64, bytes: u32) -> io::Result<Vec<u8>>;
+}
+
+impl Packed for Vec<u8> {
+    fn cells_at(&mut self, offset: u64, bytes: u32) -> io::Result<Vec<u8>> {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let cells = self.get(start..start + bytes as usize);
+        Ok(cells.unwrap_or_default().to_vec())
+    }
+}
+
+impl Packed for dyn DiskFile {
+    fn cells_at(&mut self, offset: u64, bytes: u32) -> io::Result<Vec<u8>> {
+        let mut cells = vec![0; bytes as usize];
+        let read = self.read_at(offset, &mut cells)?;
+        cells.truncate(read);
+        Ok(cells)
+    }
+}
+
 /// The last change of each key.
 #[derive(Default)]
 pub(crate) struct Changes {
@@ -62,7 +86,7 @@ pub(crate) struct Changes {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// A row whose packed cells are at this place in the journal.
+    /// A row whose packed cells are at this place.
     Write {
         offset: u64,
         bytes: u32,
@@ -114,7 +138,7 @@ pub(crate) fn unpack(mut bytes: &[u8]) -> Option<Cells> {
     Some(cells)
 }
 
-fn length_of(bytes: &[u8]) -> u32 {
+pub(crate) fn length_of(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(KEEP)
 }
 
