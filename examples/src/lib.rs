@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 mod airport;
+mod any;
 mod store;
 
 pub use airport::{AIRPORTS_CSV, Airport, Airports, ReadError, read};
+pub use any::{Kind, backend};
 pub use store::{Mismatch, Store};
 
 /// For code that meets errors of several kinds and only passes them on.

@@ -306,6 +306,28 @@ impl<K, V> Write<K, V> {
     }
 }
 
+/// A backend that is chosen while the program runs.
+///
+/// ```
+/// use std::sync::Arc;
+/// use persistent_map_core::{DynBackend, PersistentMap};
+/// use persistent_map_memory::InMemoryBackend;
+/// # use persistent_map_testkit::Disk;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> persistent_map_core::Result<()> {
+/// # let kind = "memory";
+/// let backend: DynBackend<String, u64> = match kind {
+///     "memory" => Arc::new(InMemoryBackend::new()),
+///     _ => Arc::new(Disk::new().backend()),
+/// };
+/// let map = PersistentMap::new(backend).await?;
+/// map.insert("visits".to_string(), 1).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub type DynBackend<K, V> = Arc<dyn StorageBackend<K, V>>;
+
 /// A shared store is a store. (For `Box` the compiler cannot rule out that somebody else does the same.)
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]

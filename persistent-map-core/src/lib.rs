@@ -40,7 +40,7 @@ mod map;
 // Wiring: from a backend to an open map.
 mod builder;
 
-pub use backend::{Key, LoadSink, StorageBackend, Value};
+pub use backend::{DynBackend, Key, LoadSink, StorageBackend, Value};
 pub use behind::{Behind, WriteMode};
 pub use blocking::Blocking;
 pub use builder::Builder;
