@@ -9,6 +9,7 @@ use persistent_map::csv::CsvBackend;
 use persistent_map::in_memory::InMemoryBackend;
 use persistent_map::sqlite::SqliteBackend;
 use persistent_map::{Behind, DynBackend, PersistentError, PersistentMap, Transaction, WriteMode};
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -166,5 +167,80 @@ async fn counters_under_contention_are_exact_and_share_commits() {
                 assert_eq!(map.get("counter"), Some(64_000), "{kind} after reopening");
             }
         }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct PlayerV1 {
+    name: String,
+    score: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Player {
+    name: String,
+    score: u64,
+    level: u8,
+}
+
+/// Files that an earlier version has written, kept for ever, open with new types.
+#[tokio::test]
+async fn golden_files_of_an_older_type_are_upgraded_when_they_are_opened() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for (kind, golden) in [
+        ("sqlite", "persistent-map-sqlite/tests/golden/players_v1.db"),
+        ("csv", "persistent-map-csv/tests/golden/players_v1.csv"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let name = if kind == "csv" { "map.csv" } else { "map.db" };
+        std::fs::copy(crates.join(golden), dir.path().join(name)).unwrap();
+        let upgrade = |old: PlayerV1| Player {
+            level: u8::try_from(old.score % 7).unwrap(),
+            score: old.score.into(),
+            name: old.name,
+        };
+        for round in 0..2 {
+            let path = dir.path().join(name);
+            let found = if kind == "csv" {
+                let builder = PersistentMap::<String, Player, _>::builder(CsvBackend::new(path));
+                let map = builder.migrate::<PlayerV1>(upgrade).open().await.unwrap();
+                map.verify().await.unwrap();
+                map.insert(
+                    format!("new {round}"),
+                    upgrade(PlayerV1 {
+                        name: "N".into(),
+                        score: 1,
+                    }),
+                )
+                .await
+                .unwrap();
+                map.close().await.unwrap();
+                map.snapshot().await.unwrap()
+            } else {
+                let backend = SqliteBackend::new(path).await.unwrap();
+                let builder = PersistentMap::<String, Player, _>::builder(backend);
+                let map = builder.migrate::<PlayerV1>(upgrade).open().await.unwrap();
+                map.verify().await.unwrap();
+                map.insert(
+                    format!("new {round}"),
+                    upgrade(PlayerV1 {
+                        name: "N".into(),
+                        score: 1,
+                    }),
+                )
+                .await
+                .unwrap();
+                map.close().await.unwrap();
+                map.snapshot().await.unwrap()
+            };
+            assert_eq!(found.len(), 6 + round, "{kind}");
+            assert!(
+                found
+                    .values()
+                    .all(|player| u64::from(player.level) == player.score % 7)
+            );
+        }
+        let map: Map<String, Player> = open(kind, dir.path(), WriteMode::Through).await;
+        assert_eq!(map.len(), 7, "{kind} without an upgrade");
     }
 }
