@@ -20,18 +20,31 @@ use crate::write::Write;
 /// A map from `K` to `V` whose entries are kept by the backend `B` and read from memory.
 ///
 /// - **Reads** (`get`, `with`, `contains_key`, iteration) are plain function calls: no `await`, no I/O, no guard to hold.
-/// - **Writes** (`insert`, `remove`, `clear`) are `async` and return when the store has committed; memory changes after
-///   that and before the call returns. Many writers share one commit, so write from many tasks where speed counts.
-/// - **Clone** it to share it: a clone is a handle to the same map and costs two reference counts.
+/// - **Writes** are `async` and return when the store has committed; memory changes after that and before the call
+///   returns. Many writers share one commit, so write from many tasks where speed counts. With
+///   [`WriteMode::Behind`](crate::WriteMode::Behind) memory changes at once and the store follows.
+/// - **Several things in one step**: [`update`](Self::update) and others for one entry, [`transaction`](Self::transaction)
+///   and others for many.
+/// - **Clone** it to share it: a clone is a handle to the same map and costs two or three reference counts.
 ///
 /// What `Ok` of a write survives depends on the backend: see [`capabilities`](Self::capabilities).
 ///
-/// Dropping a write's future is safe at any time: before the call has its place in the queue, nothing happens; after
-/// that, the write completes on its own and only the answer is lost. So `tokio::time::timeout` may be put around any
-/// call, and a timeout means "the outcome is not known yet": read the key, or `flush`, to find out.
+/// # Timeouts and cancelling
+/// Dropping any future of a map is safe at any time, so `tokio::time::timeout` may be put around any call. What a timeout
+/// means:
+/// - A call that changes entries: before it has its place in the queue, nothing happens; after that it completes on its own
+///   and only the answer is lost. So the outcome is not known yet: read the key, or `flush`, to find out. With
+///   `WriteMode::Behind` only the wait for room can be cut short, and then nothing happens.
+/// - [`get_or_insert_with`](Self::get_or_insert_with): the initialiser is dropped, and the next caller runs its own.
+/// - [`flush`](Self::flush), [`snapshot`](Self::snapshot), [`verify`](Self::verify): nothing changes.
+/// - [`close`](Self::close): the map closes on its own; call it again to wait for that.
+/// - [`copy`](crate::copy()): a part is copied; do it again.
+/// - Opening: nothing is opened.
 ///
-/// Dropping the last handle never blocks or panics. Writes that were queued are still done as long as the runtime runs;
-/// call [`close`](Self::close) to wait for that and to see errors.
+/// # Dropping
+/// Dropping the last handle never blocks or panics. Writes that were queued, or accepted and not stored, are still done as
+/// long as the runtime runs; call [`close`](Self::close) to wait for that and to see errors. If the runtime ends first, what
+/// `WriteMode::Behind` has not stored is lost, and an error is logged.
 ///
 /// ```
 /// # use persistent_map_core::*;
@@ -163,13 +176,15 @@ where
     /// Stores `value` under `key` and returns the value that it replaced.
     ///
     /// `Ok` means: the store has committed it (what that survives: [`capabilities`](Self::capabilities)), and every
-    /// reader sees it.
+    /// reader sees it. With [`WriteMode::Behind`](crate::WriteMode::Behind): every reader sees it, and the store will have it.
     ///
     /// # Errors
-    /// [`PersistentError::outcome`] says what became of the entry.
+    /// [`PersistentError::outcome`](crate::PersistentError::outcome) says what became of the entry.
     /// - [`Unstorable`](crate::PersistentError::Unstorable), [`TooLarge`](crate::PersistentError::TooLarge): this entry cannot be
     ///   stored. Others are not affected.
     /// - [`Storage`](crate::PersistentError::Storage): the store failed.
+    /// - [`Unsaved`](crate::PersistentError::Unsaved): with `WriteMode::Behind`, the store does not take what was accepted
+    ///   before. This call has changed nothing.
     /// - [`Poisoned`](crate::PersistentError::Poisoned), [`Closed`](crate::PersistentError::Closed): the map takes no writes.
     /// - [`WriterGone`](crate::PersistentError::WriterGone): the runtime of the map has ended meanwhile.
     /// - [`Panicked`](crate::PersistentError::Panicked): code of the key or value type panicked.
@@ -219,6 +234,8 @@ where
     /// # Errors
     /// - [`Poisoned`](crate::PersistentError::Poisoned): an earlier write has an unknown outcome.
     /// - [`Storage`](crate::PersistentError::Storage): the backend could not write its buffers.
+    /// - [`Unsaved`](crate::PersistentError::Unsaved): with `WriteMode::Behind`, not everything could be stored. It is kept
+    ///   and tried again.
     /// - [`Closed`](crate::PersistentError::Closed), [`WriterGone`](crate::PersistentError::WriterGone): as for
     ///   [`insert`](Self::insert).
     ///
@@ -236,6 +253,8 @@ where
     /// # Errors
     /// - [`Poisoned`](crate::PersistentError::Poisoned): an earlier write has an unknown outcome. The store is released.
     /// - [`Storage`](crate::PersistentError::Storage): the store could not be flushed or closed in an orderly way.
+    /// - [`Unsaved`](crate::PersistentError::Unsaved): with `WriteMode::Behind`, not everything could be stored, at a last
+    ///   try. The store is released, and those entries are lost.
     /// - [`WriterGone`](crate::PersistentError::WriterGone): the runtime of the map has ended.
     ///
     /// # Cancel safety
