@@ -20,7 +20,7 @@ async fn behind<B: StorageBackend<u32, u32>>(backend: B, limits: Behind) -> Map<
 
 /// Never by itself within a test.
 fn lazy() -> Behind {
-    Behind::new().max_delay(Duration::from_secs(3600))
+    Behind::new().max_delay(Duration::from_hours(1))
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {

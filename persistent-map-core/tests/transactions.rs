@@ -65,9 +65,9 @@ where
                     continue;
                 }
                 match (call.await, amount % 10) {
-                    (Err(NoTransfer::Planned), 3) => {}
-                    (Err(NoTransfer::Store(PersistentError::Panicked { .. })), 7) => {}
-                    (Ok(_), _) => {}
+                    (Err(NoTransfer::Planned), 3)
+                    | (Err(NoTransfer::Store(PersistentError::Panicked { .. })), 7)
+                    | (Ok(_), _) => {}
                     (other, _) => panic!("{other:?}"),
                 }
             }

@@ -120,12 +120,12 @@ pub async fn many_entries_are_one_step_or_refused<F: Fixture>(fixture: &F) {
         stage.crash_and_compare(&map).await;
         let removed = map.remove_many((0..60).step_by(2).map(key::<F>)).await;
         assert_eq!(ok("remove_many", removed), 25, "removed entries");
-        for polls in 0..6 {
+        for (polls, n) in (0..6).zip(2..) {
             let before = ok("snapshot", map.snapshot().await);
-            drop_after_polls(map.insert_many(entries(polls + 2)), polls as usize).await;
+            drop_after_polls(map.insert_many(entries(n)), polls).await;
             ok("flush", map.flush().await);
             let after = ok("snapshot", map.snapshot().await);
-            let all: HashMap<_, _> = entries(polls + 2).collect();
+            let all: HashMap<_, _> = entries(n).collect();
             assert!(
                 after == before || after == all.into_iter().collect(),
                 "a dropped insert_many was done in part"
@@ -133,10 +133,10 @@ pub async fn many_entries_are_one_step_or_refused<F: Fixture>(fixture: &F) {
             stage.crash_and_compare(&map).await;
         }
     } else {
-        assert_refused("insert_many", inserted);
+        assert_refused("insert_many", &inserted);
         assert_refused(
             "remove_many",
-            map.remove_many([key::<F>(0), key::<F>(1)]).await,
+            &map.remove_many([key::<F>(0), key::<F>(1)]).await,
         );
         assert_eq!(map.len(), 1, "a refused batch changed memory");
     }
@@ -156,7 +156,7 @@ pub async fn transactions_are_all_or_nothing<F: Fixture>(fixture: &F) {
         ok("insert", map.insert(key::<F>(n), value::<F>(n)).await);
     }
     if !map.capabilities().atomic_batches {
-        assert_refused("transaction", exchange::<F>(&map, 0, 1, 1).await);
+        assert_refused("transaction", &exchange::<F>(&map, 0, 1, 1).await);
         assert_eq!(
             map.get(&key::<F>(0)),
             Some(value::<F>(0)),
@@ -179,7 +179,10 @@ pub async fn transactions_are_all_or_nothing<F: Fixture>(fixture: &F) {
             for n in 0..20 {
                 let (a, b) = ((task * 7 + n) % ENTRIES, (task * 3 + n * 5) % ENTRIES);
                 match n % 5 {
-                    4 => drop(drop_after_polls(exchange::<F>(&map, a, b, 1), n as usize % 4).await),
+                    4 => drop(
+                        drop_after_polls(exchange::<F>(&map, a, b, 1), usize::from(n % 2 == 0))
+                            .await,
+                    ),
                     // 2 fails, 3 panics.
                     kind => {
                         let result = exchange::<F>(&map, a, b, kind).await;
@@ -320,9 +323,9 @@ pub async fn events_tell_all_changes_in_order<F: Fixture>(fixture: &F) {
 /// not.
 pub async fn write_behind_stores_everything_in_the_end<F: Fixture>(fixture: &F) {
     let stage = Stage::new(fixture);
-    let lazy = || WriteMode::Behind(Behind::new().max_delay(Duration::from_secs(3600)));
+    let lazy = || WriteMode::Behind(Behind::new().max_delay(Duration::from_hours(1)));
     let map = stage.map_in(lazy()).await;
-    for round in 0..4 {
+    for (polls, round) in (0..4).zip(0..) {
         for n in 0..20 {
             ok(
                 "insert",
@@ -330,7 +333,7 @@ pub async fn write_behind_stores_everything_in_the_end<F: Fixture>(fixture: &F) 
             );
         }
         ok("remove", map.remove(&key::<F>(round)).await);
-        drop_after_polls(map.insert(key::<F>(30), value::<F>(round)), round as usize).await;
+        drop_after_polls(map.insert(key::<F>(30), value::<F>(round)), polls).await;
         ok("flush", map.flush().await);
         stage.crash_and_compare(&map).await;
     }
@@ -377,11 +380,11 @@ pub async fn write_behind_leaves_a_prefix<F: Fixture>(fixture: &F) {
         // A loop that never waits could keep the writer from running at all.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let found = stage.crash_image().await;
-        let mut state = HashMap::new();
-        let mut is_one_of_them = found == state;
+        let mut model = HashMap::new();
+        let mut is_one_of_them = found == model;
         for (n, value) in (0..).zip(values.iter()) {
-            state.insert(key::<F>(n % KEYS), value.clone());
-            is_one_of_them |= found == state;
+            model.insert(key::<F>(n % KEYS), value.clone());
+            is_one_of_them |= found == model;
         }
         assert!(
             volatile || is_one_of_them,
@@ -421,7 +424,7 @@ pub async fn a_copy_arrives_in_the_other_store<F: Fixture>(fixture: &F) {
     back.close_and_compare(again).await;
 }
 
-fn assert_refused<T: std::fmt::Debug>(what: &str, result: Result<T>) {
+fn assert_refused<T: std::fmt::Debug>(what: &str, result: &Result<T>) {
     assert!(
         matches!(result, Err(PersistentError::Unsupported { .. })),
         "{what} must answer Unsupported without atomic batches, and returned {result:?}"

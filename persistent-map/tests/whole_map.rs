@@ -88,7 +88,7 @@ async fn transfers_keep_the_sum(kind: &str, mode: WriteMode) {
                 let patience = if n % 6 == 5 {
                     Duration::ZERO
                 } else {
-                    Duration::from_secs(60)
+                    Duration::from_mins(1)
                 };
                 match timeout(patience, call).await {
                     Ok(Ok(())) => {}
