@@ -332,8 +332,7 @@ fn a_runtime_without_timers_is_refused() {
 async fn a_call_dropped_at_any_poll_is_done_or_not() {
     let disk = Disk::new();
     let map = behind(disk.backend(), lazy().max_entries(3)).await;
-    for polls in 0..10 {
-        let n = polls as u32 * 10;
+    for (polls, n) in (0..10).zip((0..).step_by(10)) {
         drop_after_polls(map.insert(n, 1), polls).await;
         drop_after_polls(map.insert(n + 1, 2), polls).await;
         drop_after_polls(map.update(&n, |value| *value += 1), polls).await;

@@ -48,7 +48,7 @@ pub async fn make_random_calls<B, S>(
         let key = random.u64(..keys);
         fresh += 1;
         // A value that may well be there, for calls that ask for one.
-        let seen = map.get(&key);
+        let present = map.get(&key);
         let op = match random.u8(..12) {
             0 | 1 => Op::Get,
             2 => Op::Contains,
@@ -56,11 +56,11 @@ pub async fn make_random_calls<B, S>(
             5 => Op::Remove,
             6 => Op::InsertIfAbsent(fresh),
             7 => Op::CompareAndSwap {
-                expected: seen,
+                expected: present,
                 new: random.bool().then_some(fresh),
             },
             8 => Op::Update(1 << 20),
-            9 => Op::RemoveIf(seen.unwrap_or(fresh)),
+            9 => Op::RemoveIf(present.unwrap_or(fresh)),
             10 => Op::Compute(Rule::Toggle(fresh)),
             _ => Op::Compute(Rule::Set(Some(fresh))),
         };
@@ -83,7 +83,6 @@ pub async fn make_random_calls<B, S>(
 /// Returns whether there is a point in going on.
 fn record(call: Call, result: Option<Result<Answer, PersistentError>>) -> bool {
     match result {
-        None => call.unanswered(),
         Some(Ok(answer)) => call.returned(answer),
         Some(Err(error)) if error.outcome() == Outcome::NotApplied => {
             call.failed();
@@ -92,7 +91,7 @@ fn record(call: Call, result: Option<Result<Answer, PersistentError>>) -> bool {
                 PersistentError::Poisoned { .. } | PersistentError::Closed
             );
         }
-        Some(Err(_)) => call.unanswered(),
+        Some(Err(_)) | None => call.unanswered(),
     }
     true
 }
