@@ -9,6 +9,7 @@ use persistent_map::csv::CsvBackend;
 use persistent_map::in_memory::InMemoryBackend;
 use persistent_map::sqlite::SqliteBackend;
 use persistent_map::{Behind, DynBackend, PersistentError, PersistentMap, Transaction, WriteMode};
+use persistent_map_testkit::{History, Op, drop_after_polls, make_random_calls};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -166,6 +167,39 @@ async fn counters_under_contention_are_exact_and_share_commits() {
                 let map: Map<String, u64> = open(kind, dir.path(), WriteMode::Through).await;
                 assert_eq!(map.get("counter"), Some(64_000), "{kind} after reopening");
             }
+        }
+    }
+}
+
+/// Random calls of six tasks, with callers that give up, on a map that is closed and opened again: one order of all calls
+/// explains every answer, and what each next owner finds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn histories_are_linearizable_over_restarts() {
+    for (seed, kind) in ["sqlite", "csv"].into_iter().cycle().take(12).enumerate() {
+        let mode = modes()[seed / 2 % 2].clone();
+        let seed = seed as u64;
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::new();
+        for round in 0..3 {
+            let map: Map<u64, u64> = open(kind, dir.path(), mode.clone()).await;
+            history.reopened();
+            for key in 0..3 {
+                let look = history.call(99, key, Op::Get);
+                look.returned(map.get(&key));
+            }
+            let mut tasks = JoinSet::new();
+            for task in 0..6 {
+                let (map, history) = (map.clone(), history.clone());
+                tasks.spawn(async move {
+                    make_random_calls(&map, &history, task, 40, 3, seed * 10 + round).await;
+                });
+            }
+            tasks.join_all().await;
+            drop_after_polls(map.close(), 1).await;
+            map.close().await.unwrap();
+        }
+        if let Err(anomaly) = history.check() {
+            panic!("{kind}, {mode:?}, seed {seed}: {anomaly}");
         }
     }
 }
