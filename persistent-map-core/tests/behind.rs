@@ -67,6 +67,31 @@ async fn the_delay_counts_from_the_first_change_of_a_busy_key() {
     }
 }
 
+/// Its calls have no reason to wait, so the saver must get its turn in another way.
+async fn a_task_that_only_writes_is_saved() {
+    let disk = Disk::new();
+    let limits = Behind::new().max_delay(Duration::from_millis(5));
+    let map = behind(disk.backend(), limits).await;
+    let writing = tokio::spawn(async move {
+        let started = Instant::now();
+        while disk.entries().is_empty() && started.elapsed() < Duration::from_secs(5) {
+            map.insert(1, 1).await.unwrap();
+        }
+        disk.entries().len()
+    });
+    assert_eq!(writing.await.unwrap(), 1, "put off for good");
+}
+
+#[tokio::test]
+async fn a_task_that_only_writes_does_not_keep_the_saver_from_its_only_thread() {
+    a_task_that_only_writes_is_saved().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_only_writes_does_not_keep_the_saver_from_two_threads() {
+    a_task_that_only_writes_is_saved().await;
+}
+
 #[tokio::test]
 async fn a_flush_is_a_watermark() {
     let disk = Disk::new();
