@@ -8,13 +8,18 @@
 //!
 //! Exit codes: 0 all promises kept, 1 one was broken, 2 the harness itself failed, 3 this machine cannot run the proof.
 
+mod behind;
 mod dump;
 mod failure;
 mod kill;
+mod ledger;
 mod oracle;
+mod planted;
+mod prefixes;
 mod process;
 mod protocol;
 mod record;
+mod sequence;
 mod store;
 mod worker;
 
@@ -51,6 +56,9 @@ enum Command {
     /// Writes to a store and says what it does
     #[command(hide = true)]
     Worker(worker::Args),
+    /// Writes to a store that follows memory, and says what it does
+    #[command(hide = true)]
+    Behind(behind::Args),
     /// Opens a store and says what is in it
     #[command(hide = true)]
     Dump(dump::Args),
@@ -64,6 +72,7 @@ fn main() -> ExitCode {
         #[cfg(target_os = "linux")]
         Command::Diskfull(args) => disk_full::run(&args).map(Some),
         Command::Worker(args) => worker::run(&args).map(|()| None),
+        Command::Behind(args) => behind::run(&args).map(|()| None),
         Command::Dump(args) => dump::run(&args).map(|()| None),
     };
     match result {
