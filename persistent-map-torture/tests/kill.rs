@@ -62,3 +62,18 @@ fn a_transaction_in_two_commits_is_found_out() {
     let arguments = ["--kills", "100", "--tasks", "64"];
     support::must_find("split-commit", "kill", &arguments);
 }
+
+#[test]
+fn a_table_whose_change_of_codec_is_killed_has_the_old_one_or_the_new_one() {
+    support::must_hold("recode", &["--kills", "20"]);
+}
+
+#[test]
+fn a_copy_that_was_killed_can_be_completed() {
+    support::must_hold("recode", &["--by", "copy", "--kills", "5"]);
+}
+
+#[test]
+fn a_change_of_codec_that_answers_before_the_commit_is_found_out() {
+    support::must_find("ack-early", "recode", &["--kills", "50"]);
+}
