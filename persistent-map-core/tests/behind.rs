@@ -437,3 +437,29 @@ async fn an_entry_that_the_store_refuses_does_not_hold_up_the_others() {
     );
     assert_eq!(disk.entries()[&1], 1);
 }
+
+/// Cannot be cloned if it is unlucky.
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Lucky(u32);
+
+impl Clone for Lucky {
+    fn clone(&self) -> Self {
+        assert_ne!(self.0, 13, "unlucky");
+        Lucky(self.0)
+    }
+}
+
+#[tokio::test]
+async fn a_batch_with_a_value_that_cannot_be_cloned_leaves_nothing_to_be_stored() {
+    let disk = Disk::new();
+    let builder = PersistentMap::builder(disk.backend()).write_mode(WriteMode::Behind(lazy()));
+    let map = builder.open().await.unwrap();
+    map.insert(1, Lucky(1)).await.unwrap();
+    let batch = [(1, Lucky(2)), (2, Lucky(2)), (3, Lucky(13))];
+    let error = map.insert_many(batch).await.unwrap_err();
+    assert!(matches!(error, PersistentError::Panicked { .. }), "{error}");
+    assert_eq!(map.iter().collect::<Vec<_>>(), [(1, Lucky(1))]);
+    map.flush().await.unwrap();
+    assert_eq!(disk.entries(), map.iter().collect());
+    assert_eq!(map.stats().unsaved, 0);
+}
