@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout_at};
 
 use crate::backend::{Key, StorageBackend, Value};
@@ -174,6 +175,8 @@ impl Backlog {
 
     /// Waits until there is room for one more. Refuses while the store fails.
     pub(crate) async fn room(&self, check: impl Fn() -> Result<()>) -> Result<()> {
+        // A task whose calls never wait would keep the saver from its thread for good.
+        consume_budget().await;
         check()?;
         if self.has_room() {
             return self.check_storing();

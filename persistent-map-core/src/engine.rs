@@ -49,8 +49,8 @@ where
         match self {
             Engine::Resident(local) => local.write(shared, write),
             Engine::Behind(local, saver) => {
-                let write = prepare_in_place(shared, write)?;
                 room(shared, local).await?;
+                let write = prepare_in_place(shared, write)?;
                 let result = local.write(shared, write);
                 tell(local, saver);
                 result
@@ -78,8 +78,8 @@ where
         match self {
             Engine::Resident(local) => local.write_all(shared, writes),
             Engine::Behind(local, saver) => {
-                let writes = prepare_all(shared, writes)?;
                 room(shared, local).await?;
+                let writes = prepare_all(shared, writes)?;
                 let result = local.write_all(shared, writes);
                 tell(local, saver);
                 result

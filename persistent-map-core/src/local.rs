@@ -17,6 +17,9 @@ use crate::write::Write;
 
 const LANES: usize = 64;
 
+/// What may panic when a change is noted.
+const CODE: &str = "`Hash`, `Eq`, `Clone` or `Serialize` of a key or value";
+
 pub(crate) struct Local<K, V> {
     lanes: Box<[Lane<K, V>]>,
     /// What is to be stored later; nothing if there is no store.
@@ -181,16 +184,28 @@ impl<K: Key, V: Value> Local<K, V> {
         if writes.len() > 1 && !backlog.coalesces() {
             return Err(PersistentError::unsupported("atomic batches"));
         }
-        let mut recorded = Vec::with_capacity(writes.len());
+        // What fails by itself must fail before the first change is noted.
+        let mut copied = Vec::with_capacity(writes.len());
         for write in writes {
-            let lane = &mut lanes[self.lane_number(shared, write.key())?];
-            recorded.push(self.record(shared, lane, write)?);
+            let lane = self.lane_number(shared, write.key())?;
+            let copy = contain("`Clone` of a key or value", || write.clone())?;
+            copied.push((lane, write, copy));
+        }
+        let mut recorded = Vec::with_capacity(copied.len());
+        for (lane, mut write, mut copy) in copied {
+            let lane = &mut lanes[lane];
+            recorded.push(shared.or_poison(CODE, || {
+                if resolve_new_key(shared, lane, &mut write) {
+                    copy = write.clone();
+                }
+                note(backlog, lane, copy);
+                write
+            })?);
         }
         shared.publish_all(recorded)
     }
 
-    /// Notes a change that is to be stored. It goes by the key that the entry has, or had: equal keys may be written
-    /// differently, and the store goes by what is written.
+    /// Notes a change that is to be stored.
     fn record<B, S>(
         &self,
         shared: &Shared<K, V, B, S>,
@@ -204,28 +219,11 @@ impl<K: Key, V: Value> Local<K, V> {
         let Some(backlog) = &self.backlog else {
             return Ok(write);
         };
-        let copy = contain(
-            "`Hash`, `Eq`, `Clone` or `Serialize` of a key or value",
-            || {
-                if write.key_is_new() {
-                    let unsaved = || Some(lane.unsaved.latest(write.key())?.key().clone());
-                    if let Some(key) = shared.cache.resident_key(write.key()).or_else(unsaved) {
-                        write.resolve_key(Some(key));
-                        write.prepare_again(&shared.backend);
-                    }
-                }
-                write.clone()
-            },
-        )?;
-        shared.or_poison("`Hash` or `Eq` of a key", || {
-            let (entries, bytes) = (lane.unsaved.len(), lane.unsaved.bytes());
-            if backlog.coalesces() {
-                lane.unsaved.replace(copy);
-            } else {
-                lane.unsaved.push(copy);
-            }
-            backlog.grown(lane.unsaved.len() - entries, bytes, lane.unsaved.bytes());
+        let copy = contain(CODE, || {
+            resolve_new_key(shared, lane, &mut write);
+            write.clone()
         })?;
+        shared.or_poison(CODE, || note(backlog, lane, copy))?;
         Ok(write)
     }
 
@@ -240,6 +238,43 @@ impl<K: Key, V: Value> Local<K, V> {
         // The upper bits: some hashers put little into the lower ones.
         Ok((hash >> 58) as usize % self.lanes.len())
     }
+}
+
+/// Lets the write of a key that was new go by the key that the entry has by now, or had: equal keys may be written
+/// differently, and the store goes by what is written. Returns whether there is such a key.
+fn resolve_new_key<K, V, B, S>(
+    shared: &Shared<K, V, B, S>,
+    lane: &Contents<K, V>,
+    write: &mut Write<K, V>,
+) -> bool
+where
+    K: Key,
+    V: Value,
+    B: StorageBackend<K, V>,
+    S: BuildHasher + Clone,
+{
+    if !write.key_is_new() {
+        return false;
+    }
+    let unsaved = || Some(lane.unsaved.latest(write.key())?.key().clone());
+    let key = shared.cache.resident_key(write.key()).or_else(unsaved);
+    if key.is_none() {
+        return false;
+    }
+    write.resolve_key(key);
+    write.prepare_again(&shared.backend);
+    true
+}
+
+/// Puts a write where the next save takes it from.
+fn note<K: Key, V>(backlog: &Backlog, lane: &mut Contents<K, V>, write: Write<K, V>) {
+    let (entries, bytes) = (lane.unsaved.len(), lane.unsaved.bytes());
+    if backlog.coalesces() {
+        lane.unsaved.replace(write);
+    } else {
+        lane.unsaved.push(write);
+    }
+    backlog.grown(lane.unsaved.len() - entries, bytes, lane.unsaved.bytes());
 }
 
 fn lanes<K, V>(count: usize) -> Box<[Lane<K, V>]> {

@@ -67,6 +67,31 @@ async fn the_delay_counts_from_the_first_change_of_a_busy_key() {
     }
 }
 
+/// Its calls have no reason to wait, so the saver must get its turn in another way.
+async fn a_task_that_only_writes_is_saved() {
+    let disk = Disk::new();
+    let limits = Behind::new().max_delay(Duration::from_millis(5));
+    let map = behind(disk.backend(), limits).await;
+    let writing = tokio::spawn(async move {
+        let started = Instant::now();
+        while disk.entries().is_empty() && started.elapsed() < Duration::from_secs(5) {
+            map.insert(1, 1).await.unwrap();
+        }
+        disk.entries().len()
+    });
+    assert_eq!(writing.await.unwrap(), 1, "put off for good");
+}
+
+#[tokio::test]
+async fn a_task_that_only_writes_does_not_keep_the_saver_from_its_only_thread() {
+    a_task_that_only_writes_is_saved().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_only_writes_does_not_keep_the_saver_from_two_threads() {
+    a_task_that_only_writes_is_saved().await;
+}
+
 #[tokio::test]
 async fn a_flush_is_a_watermark() {
     let disk = Disk::new();
@@ -410,4 +435,30 @@ async fn an_entry_that_the_store_refuses_does_not_hold_up_the_others() {
         "{error}"
     );
     assert_eq!(disk.entries()[&1], 1);
+}
+
+/// Cannot be cloned if it is unlucky.
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Lucky(u32);
+
+impl Clone for Lucky {
+    fn clone(&self) -> Self {
+        assert_ne!(self.0, 13, "unlucky");
+        Lucky(self.0)
+    }
+}
+
+#[tokio::test]
+async fn a_batch_with_a_value_that_cannot_be_cloned_leaves_nothing_to_be_stored() {
+    let disk = Disk::new();
+    let builder = PersistentMap::builder(disk.backend()).write_mode(WriteMode::Behind(lazy()));
+    let map = builder.open().await.unwrap();
+    map.insert(1, Lucky(1)).await.unwrap();
+    let batch = [(1, Lucky(2)), (2, Lucky(2)), (3, Lucky(13))];
+    let error = map.insert_many(batch).await.unwrap_err();
+    assert!(matches!(error, PersistentError::Panicked { .. }), "{error}");
+    assert_eq!(map.iter().collect::<Vec<_>>(), [(1, Lucky(1))]);
+    map.flush().await.unwrap();
+    assert_eq!(disk.entries(), map.iter().collect());
+    assert_eq!(map.stats().unsaved, 0);
 }

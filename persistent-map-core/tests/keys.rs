@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use persistent_map_core::{PersistentMap, StorageBackend, async_trait};
+use persistent_map_core::{Behind, PersistentMap, StorageBackend, WriteMode, async_trait};
 use persistent_map_testkit::Faults;
 
 mod support;
@@ -59,6 +59,30 @@ async fn writers_who_spell_a_new_key_differently_meet_in_one_row() {
         .await
         .unwrap();
     assert_eq!(map.get(Path::new("a/b")), Some(29));
+}
+
+#[tokio::test]
+async fn spellings_of_a_key_meet_in_one_row_of_a_store_that_follows() {
+    let shelf = Shelf::bincode();
+    let rows = shelf.rows();
+    let map = PersistentMap::<PathBuf, u64, _>::builder(shelf)
+        .write_mode(WriteMode::Behind(Behind::new()))
+        .open()
+        .await
+        .unwrap();
+    let all = |first| SPELLINGS.map(PathBuf::from).into_iter().zip(first..);
+    map.insert_many(all(0)).await.unwrap();
+    map.flush().await.unwrap();
+    assert_eq!((map.len(), rows.lock().unwrap().len()), (1, 1));
+    // Gone from memory, and still in the store when it is written again.
+    map.remove(Path::new("a/b/")).await.unwrap();
+    map.insert_many(all(10).skip(1)).await.unwrap();
+    map.close().await.unwrap();
+    assert_eq!((map.len(), rows.lock().unwrap().len()), (1, 1));
+    let map = PersistentMap::<PathBuf, u64, _>::new(Shelf::on(&rows))
+        .await
+        .unwrap();
+    assert_eq!(map.get(Path::new("a/b")), Some(12));
 }
 
 #[tokio::test]

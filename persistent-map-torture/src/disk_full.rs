@@ -12,10 +12,10 @@ use tempfile::TempDir;
 use crate::dump::{Ending, look_into};
 use crate::failure::Failure;
 use crate::oracle::Oracle;
+use crate::planted::Planted;
 use crate::process::{self, Ended, Running};
 use crate::protocol::{Line, Refusal};
 use crate::store::Backend;
-use crate::worker::Planted;
 
 const DISK_BYTES: u64 = 8 << 20;
 /// What the store may fill before the disk is full: from too little to be made, to less than SQLite's log grows to.

@@ -1,11 +1,13 @@
 //! A fresh process that opens a store and says what is in it: the child, and the parent's way to ask it.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::failure::Failure;
 use crate::oracle::Found;
 use crate::process::{self, Running};
 use crate::protocol::{Line, say};
+use crate::record::Record;
 use crate::store::open;
 
 #[derive(clap::Args)]
@@ -35,15 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let map = open(&args.path).await?;
         say(&Line::Opened);
         for (key, record) in &map {
-            if !record.is_intact(&key) {
-                say(&Line::Broken(format!(
-                    "key {key}: its value is not the one that was stored"
-                )));
-            }
-            say(&Line::Stored {
-                key,
-                version: record.version(),
-            });
+            say_entry("", &key, &record);
         }
         say(&Line::Done);
         if args.hold {
@@ -54,14 +48,32 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     })
 }
 
+/// Says that `record` is stored under `key`, whose name begins with `prefix` where it is heard.
+pub(crate) fn say_entry(prefix: &str, key: &str, record: &Record) {
+    if !record.is_intact(key) {
+        say(&Line::Broken(format!(
+            "key {prefix}{key}: its value is not the one that was stored"
+        )));
+    }
+    say(&Line::Stored {
+        key: format!("{prefix}{key}"),
+        version: record.version(),
+    });
+}
+
 /// Has a fresh process open the store at `path` and say what it finds. An open that fails is a violation.
 pub(crate) fn look_into(path: &Path, ending: Ending) -> Result<Found, Failure> {
     let mut command = process::myself()?;
     command.arg("dump").arg(path);
+    listen(&mut command, ending).map(|(_, found)| found)
+}
+
+/// Has a process of ours, which knows `--hold`, say what it finds. One that finds nothing is a violation.
+pub(crate) fn listen(command: &mut Command, ending: Ending) -> Result<(Vec<Line>, Found), Failure> {
     if ending == Ending::Killed {
         command.arg("--hold");
     }
-    let mut dump = Running::start(&mut command)?;
+    let mut dump = Running::start(command)?;
     let complete = dump.wait_for(|line| *line == Line::Done)?;
     let dump = match ending {
         Ending::Killed if complete => dump.kill()?,
@@ -75,17 +87,17 @@ pub(crate) fn look_into(path: &Path, ending: Ending) -> Result<Found, Failure> {
         )));
     }
     let mut found = Found::new();
-    for line in dump.said {
+    for line in &dump.said {
         match line {
             Line::Stored { key, version } => {
-                let twice = found.insert(key.clone(), version).is_some();
+                let twice = found.insert(key.clone(), *version).is_some();
                 if twice {
                     return Err(Failure::Violation(format!("key {key} is there twice")));
                 }
             }
-            Line::Broken(what) => return Err(Failure::Violation(what)),
+            Line::Broken(what) => return Err(Failure::Violation(what.clone())),
             _ => {}
         }
     }
-    Ok(found)
+    Ok((dump.said, found))
 }

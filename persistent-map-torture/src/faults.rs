@@ -16,11 +16,12 @@ use tempfile::TempDir;
 use crate::dump::{Ending, look_into};
 use crate::failure::Failure;
 use crate::oracle::Oracle;
+use crate::planted::Planted;
 use crate::process::{self, Ended, Running};
 use crate::protocol::{Change, Line, Refusal};
 use crate::record::Record;
 use crate::store::open;
-use crate::worker::{Planted, key_name};
+use crate::worker::key_name;
 
 /// Entries of the store before anything fails.
 const KNOWN: usize = 50;

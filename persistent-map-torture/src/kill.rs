@@ -1,18 +1,22 @@
-//! SIGKILL at any moment: what was acknowledged is there, what was removed stays gone, and the store opens.
+//! SIGKILL at any moment: what was acknowledged is there, what was removed stays gone, and the store opens. If the store
+//! follows memory, it holds a moment of the past, not before the last flush.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use tempfile::TempDir;
 
 use crate::dump::{Ending, look_into};
 use crate::failure::Failure;
-use crate::oracle::Oracle;
+use crate::oracle::{Found, Oracle};
+use crate::planted::Planted;
+use crate::prefixes::Prefixes;
 use crate::process::{self, Running};
 use crate::protocol::Line;
 use crate::store::Backend;
-use crate::worker::Planted;
 
 /// More versions than a worker uses before it is killed.
 const VERSIONS_OF_A_WORKER: u64 = 1_000_000;
@@ -34,8 +38,45 @@ pub(crate) struct Args {
     /// What keeps the entries
     #[arg(long, value_enum, default_value_t = Backend::Sqlite)]
     backend: Backend,
+    /// When a write is stored
+    #[arg(long, value_enum, default_value_t = Mode::Through)]
+    mode: Mode,
     #[arg(long, hide = true)]
     planted: Option<Planted>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Before its call returns
+    Through,
+    /// Later, or by a flush
+    Behind,
+}
+
+impl Mode {
+    /// How long a worker lives at most, in microseconds: some commits, and some flushes.
+    fn life_us(self) -> u64 {
+        match self {
+            Mode::Through => 30_000,
+            Mode::Behind => 60_000,
+        }
+    }
+}
+
+impl Args {
+    /// This proof on the command line, but for the seed.
+    fn again(&self) -> String {
+        let mode = match self.mode {
+            Mode::Through => "through",
+            Mode::Behind => "behind",
+        };
+        format!(
+            "kill --mode {mode} --backend {} --kills {} --tasks {}",
+            self.backend.name(),
+            self.kills,
+            self.tasks
+        )
+    }
 }
 
 #[derive(Default)]
@@ -43,15 +84,25 @@ struct Figures {
     stores: u64,
     before_creation: u64,
     while_opening: u64,
-    attempts: u64,
+    calls: u64,
     acknowledged: u64,
+    transactions: u64,
+    updates: u64,
+    flushes: u64,
+    taken: u64,
+}
+
+/// What must be in a store.
+enum Truth {
+    Through(Box<Oracle>),
+    Behind { seed: u64, prefixes: Prefixes },
 }
 
 /// A directory with a store, and what must be in it.
 struct Victim {
     dir: TempDir,
     path: PathBuf,
-    oracle: Oracle,
+    truth: Truth,
     kills_left: u64,
     is_fresh: bool,
 }
@@ -72,12 +123,7 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
         };
         if let Err(failure) = victim.kill_once(kill, args, &mut rng, &mut figures) {
             victim.dir.disable_cleanup(true);
-            let context = format!(
-                "kill {kill}; again: torture kill --backend {} --kills {} --tasks {} --seed {seed}",
-                args.backend.name(),
-                args.kills,
-                args.tasks
-            );
+            let context = format!("kill {kill}; again: torture {} --seed {seed}", args.again());
             return Err(failure.at(&context, victim.dir.path()));
         }
         if victim.kills_left > 0 {
@@ -88,17 +134,103 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
         stores,
         before_creation,
         while_opening,
-        attempts,
+        calls,
         acknowledged,
+        transactions,
+        updates,
+        flushes,
+        taken,
     } = figures;
+    let work = match args.mode {
+        Mode::Through => format!(
+            "{calls} calls, {acknowledged} acknowledged, {transactions} transactions and {updates} updates among them"
+        ),
+        Mode::Behind => {
+            format!("{calls} calls, {taken} of them taken by kills, {flushes} flushes acknowledged")
+        }
+    };
     Ok(format!(
-        "kill: ok, {}, seed {seed}, {} kills of {} tasks in {stores} stores, {while_opening} while opening \
-         ({before_creation} before there was a store), {attempts} calls, {acknowledged} acknowledged, {} ms a kill",
-        args.backend.name(),
-        args.kills,
-        args.tasks,
+        "{}: ok, seed {seed}, {stores} stores, {while_opening} killed while opening ({before_creation} before there was a \
+         store), {work}, {} ms a kill",
+        args.again(),
         started.elapsed().as_millis() / u128::from(args.kills.max(1)),
     ))
+}
+
+impl Truth {
+    fn new(args: &Args, rng: &mut fastrand::Rng) -> Self {
+        match args.mode {
+            Mode::Through => Truth::Through(Box::default()),
+            Mode::Behind => {
+                let seed = rng.u64(..);
+                let prefixes = Prefixes::new(seed, args.tasks as usize);
+                Truth::Behind { seed, prefixes }
+            }
+        }
+    }
+
+    /// Adds to `command` what makes it the child that this is the truth about.
+    fn describe(&self, command: &mut Command, kill: u64, args: &Args, rng: &mut fastrand::Rng) {
+        match self {
+            Truth::Through(_) => {
+                command.args(["worker", "--shared"]);
+                command.args(["--tasks", &args.tasks.to_string()]);
+                command.args(["--seed", &rng.u64(..).to_string()]);
+                let first_version = 1 + kill * VERSIONS_OF_A_WORKER;
+                command.args(["--first-version", &first_version.to_string()]);
+            }
+            Truth::Behind { seed, prefixes } => {
+                command.args(["behind", "--seed", &seed.to_string()]);
+                for stored in prefixes.stored() {
+                    command.args(["--stored", &stored.to_string()]);
+                }
+                // From so few that writers wait for the store all the time, to so many that only time begins a save.
+                let entries = 1_u32 << rng.u32(2..14);
+                command.args(["--entries", &entries.to_string()]);
+                command.args(["--delay-ms", &rng.u8(1..=8).to_string()]);
+                command.args(["--pause-ms", &rng.u8(..=1).to_string()]);
+            }
+        }
+        if let Some(planted) = args.planted {
+            command.args(["--planted", &planted.name()]);
+        }
+    }
+
+    fn hear(&mut self, line: &Line, figures: &mut Figures) -> Result<(), Failure> {
+        match line {
+            Line::Attempt { .. } | Line::Operation { .. } => figures.calls += 1,
+            Line::Move { .. } => {
+                figures.calls += 1;
+                figures.transactions += 1;
+            }
+            Line::Count { .. } => {
+                figures.calls += 1;
+                figures.updates += 1;
+            }
+            Line::Acknowledged { .. } | Line::Counted { .. } => figures.acknowledged += 1,
+            Line::Flushed(_) => figures.flushes += 1,
+            Line::Failed { key, why, .. } => {
+                return Err(Failure::Violation(format!(
+                    "key {key}: a write failed ({why:?}), and nothing was wrong with the disk"
+                )));
+            }
+            _ => {}
+        }
+        match self {
+            Truth::Through(oracle) => oracle.hear(line),
+            Truth::Behind { prefixes, .. } => prefixes.hear(line),
+        }
+    }
+
+    fn compare(&mut self, found: &Found, figures: &mut Figures) -> Result<(), Failure> {
+        match self {
+            Truth::Through(oracle) => oracle.compare(found),
+            Truth::Behind { prefixes, .. } => {
+                figures.taken += prefixes.compare(found)?;
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Victim {
@@ -112,7 +244,7 @@ impl Victim {
         Ok(Victim {
             path: dir.path().join(args.backend.file_name()),
             dir,
-            oracle: Oracle::default(),
+            truth: Truth::new(args, rng),
             kills_left: rng.u64(1..=20),
             is_fresh: true,
         })
@@ -131,21 +263,19 @@ impl Victim {
         self.is_fresh = false;
 
         let mut command = process::myself()?;
-        command.arg("worker").arg("--path").arg(&self.path);
-        command.args(["--tasks", &args.tasks.to_string()]);
-        command.args(["--seed", &rng.u64(..).to_string()]);
-        let first_version = 1 + kill * VERSIONS_OF_A_WORKER;
-        command.args(["--first-version", &first_version.to_string()]);
-        if let Some(planted) = args.planted {
-            command.args(["--planted", &planted.name()]);
-        }
+        self.truth.describe(&mut command, kill, args, rng);
+        command.arg("--path").arg(&self.path);
         let mut worker = Running::start(&mut command)?;
         if while_opening {
             thread::sleep(Duration::from_micros(rng.u64(..10_000)));
         } else {
-            worker
-                .wait_for(|line| matches!(line, Line::Acknowledged { .. } | Line::Failed { .. }))?;
-            thread::sleep(Duration::from_micros(rng.u64(..30_000)));
+            worker.wait_for(|line| {
+                matches!(
+                    line,
+                    Line::Acknowledged { .. } | Line::Failed { .. } | Line::Operation { .. }
+                )
+            })?;
+            thread::sleep(Duration::from_micros(rng.u64(..args.mode.life_us())));
         }
         let worker = worker.kill()?;
 
@@ -159,17 +289,7 @@ impl Victim {
         figures.while_opening += u64::from(!worker.said(&Line::Opened));
         figures.before_creation += u64::from(!self.path.exists());
         for line in &worker.said {
-            self.oracle.hear(line)?;
-            match line {
-                Line::Attempt { .. } => figures.attempts += 1,
-                Line::Acknowledged { .. } => figures.acknowledged += 1,
-                Line::Failed { key, why, .. } => {
-                    return Err(Failure::Violation(format!(
-                        "key {key}: a write failed ({why:?}), and nothing was wrong with the disk"
-                    )));
-                }
-                _ => {}
-            }
+            self.truth.hear(line, figures)?;
         }
         // The next worker finds a store that was closed, or one that was killed again.
         let ending = if rng.bool() {
@@ -177,6 +297,7 @@ impl Victim {
         } else {
             Ending::Killed
         };
-        self.oracle.compare(&look_into(&self.path, ending)?)
+        let found = look_into(&self.path, ending)?;
+        self.truth.compare(&found, figures)
     }
 }

@@ -8,13 +8,19 @@
 //!
 //! Exit codes: 0 all promises kept, 1 one was broken, 2 the harness itself failed, 3 this machine cannot run the proof.
 
+mod behind;
 mod dump;
 mod failure;
 mod kill;
+mod ledger;
 mod oracle;
+mod planted;
+mod prefixes;
 mod process;
 mod protocol;
+mod recode;
 mod record;
+mod sequence;
 mod store;
 mod worker;
 
@@ -42,6 +48,8 @@ struct Cli {
 enum Command {
     /// SIGKILL at random moments, also while the store is opened or made
     Kill(kill::Args),
+    /// SIGKILL while a table changes its codec, or while a map is copied
+    Recode(recode::Args),
     /// The n-th fsync, write, .. fails, for n = 1, 2, 3, .. (by strace)
     #[cfg(target_os = "linux")]
     Faults(faults::Args),
@@ -51,6 +59,18 @@ enum Command {
     /// Writes to a store and says what it does
     #[command(hide = true)]
     Worker(worker::Args),
+    /// Writes to a store that follows memory, and says what it does
+    #[command(hide = true)]
+    Behind(behind::Args),
+    /// Changes the codec of a table, and says when
+    #[command(hide = true)]
+    Recoder(recode::RecoderArgs),
+    /// Copies a store into another one
+    #[command(hide = true)]
+    Copier(recode::CopierArgs),
+    /// Opens the file of `recode` and says what is in it
+    #[command(hide = true)]
+    Inspect(recode::InspectArgs),
     /// Opens a store and says what is in it
     #[command(hide = true)]
     Dump(dump::Args),
@@ -59,11 +79,16 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Kill(args) => kill::run(&args).map(Some),
+        Command::Recode(args) => recode::run(&args).map(Some),
         #[cfg(target_os = "linux")]
         Command::Faults(args) => faults::run(&args).map(Some),
         #[cfg(target_os = "linux")]
         Command::Diskfull(args) => disk_full::run(&args).map(Some),
         Command::Worker(args) => worker::run(&args).map(|()| None),
+        Command::Behind(args) => behind::run(&args).map(|()| None),
+        Command::Recoder(args) => recode::recoder(&args).map(|()| None),
+        Command::Copier(args) => recode::copier(&args).map(|()| None),
+        Command::Inspect(args) => recode::inspect_file(&args).map(|()| None),
         Command::Dump(args) => dump::run(&args).map(|()| None),
     };
     match result {

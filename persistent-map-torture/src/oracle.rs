@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::failure::Failure;
+use crate::ledger::{self, Ledger};
 use crate::protocol::{Change, Line, Refusal};
 
 /// What a store was found to hold: key and version.
@@ -12,6 +13,7 @@ pub(crate) type Found = BTreeMap<String, u64>;
 #[derive(Default)]
 pub(crate) struct Oracle {
     keys: BTreeMap<String, History>,
+    ledger: Ledger,
 }
 
 #[derive(Default)]
@@ -25,6 +27,7 @@ struct History {
 impl Oracle {
     /// Takes in what a child has said. Says what is wrong if a line by itself breaks a promise.
     pub(crate) fn hear(&mut self, line: &Line) -> Result<(), Failure> {
+        self.ledger.hear(line)?;
         match line {
             Line::Attempt {
                 key,
@@ -37,6 +40,9 @@ impl Oracle {
                 };
                 self.history(key).open.push((*version, state));
             }
+            Line::Move { key, version, .. } => {
+                self.history(key).open.push((*version, Some(*version)));
+            }
             Line::Acknowledged { key, version } => self.history(key).acknowledge(*version),
             Line::Failed { key, version, why } => match why {
                 Refusal::NotApplied | Refusal::Poisoned => {
@@ -45,7 +51,7 @@ impl Oracle {
                 Refusal::Unknown => {}
             },
             Line::Broken(what) => return Err(Failure::Violation(what.clone())),
-            Line::Opened | Line::Relieved | Line::Stored { .. } | Line::Done => {}
+            _ => {}
         }
         Ok(())
     }
@@ -53,7 +59,8 @@ impl Oracle {
     /// Compares the store with what it must hold. From then on what was found is certain: who has seen it once must see
     /// it again.
     pub(crate) fn compare(&mut self, found: &Found) -> Result<(), Failure> {
-        let keys: BTreeSet<String> = self.keys.keys().chain(found.keys()).cloned().collect();
+        let own = found.keys().filter(|key| !ledger::is_shared(key));
+        let keys: BTreeSet<String> = self.keys.keys().chain(own).cloned().collect();
         for key in keys {
             let stored = found.get(&key).copied();
             let history = self.history(&key);
@@ -79,7 +86,7 @@ impl Oracle {
                 open: Vec::new(),
             };
         }
-        Ok(())
+        self.ledger.compare(found)
     }
 
     fn history(&mut self, key: &str) -> &mut History {
@@ -95,6 +102,23 @@ impl History {
             self.open.drain(..=at);
         }
     }
+}
+
+/// The first few keys in which two states differ, for people to read.
+pub(crate) fn differences(stored: &Found, expected: &Found) -> String {
+    const SHOWN: usize = 5;
+    let keys: BTreeSet<&String> = stored.keys().chain(expected.keys()).collect();
+    let differ = keys
+        .into_iter()
+        .filter(|&key| stored.get(key) != expected.get(key));
+    let lines: Vec<String> = differ
+        .map(|key| {
+            let [stored, expected] = [stored, expected].map(|state| show(state.get(key).copied()));
+            format!("{key}: {stored}, not {expected}")
+        })
+        .collect();
+    let more = lines.len().saturating_sub(SHOWN);
+    format!("{} ({more} more)", lines[..lines.len() - more].join("; "))
 }
 
 fn show(state: Option<u64>) -> String {

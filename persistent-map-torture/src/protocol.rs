@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::str::FromStr;
 
+use crate::store::CodecName;
+
 /// Keys contain no spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Line {
@@ -23,6 +25,28 @@ pub(crate) enum Line {
         version: u64,
         why: Refusal,
     },
+    /// A transaction is about to be made that moves an amount between two accounts and stores `version` under `key`.
+    Move {
+        key: String,
+        version: u64,
+        from: String,
+        to: String,
+        amount: u64,
+    },
+    /// An update is about to be made that adds one to a counter.
+    Count { key: String },
+    /// Such an update has returned `Ok`, and what it has made of the counter.
+    Counted { key: String, count: u64 },
+    /// The operation of this number of a task's sequence is about to be made.
+    Operation { task: usize, number: u64 },
+    /// A flush has returned `Ok` that was called when each task had done so many operations.
+    Flushed(Vec<u64>),
+    /// What the child was started for begins.
+    Begun,
+    /// A change of the table to this codec is about to be made.
+    Recoding(CodecName),
+    /// The table is written with this codec.
+    Written(CodecName),
     /// What kept the store from writing has been taken away.
     Relieved,
     /// An entry that the store has.
@@ -73,6 +97,23 @@ impl fmt::Display for Line {
             } => write!(f, "A {key} {version} remove"),
             Line::Acknowledged { key, version } => write!(f, "K {key} {version}"),
             Line::Failed { key, version, why } => write!(f, "E {key} {version} {why:?}"),
+            Line::Move {
+                key,
+                version,
+                from,
+                to,
+                amount,
+            } => write!(f, "M {key} {version} {from} {to} {amount}"),
+            Line::Count { key } => write!(f, "I {key}"),
+            Line::Counted { key, count } => write!(f, "N {key} {count}"),
+            Line::Operation { task, number } => write!(f, "P {task} {number}"),
+            Line::Flushed(numbers) => {
+                write!(f, "F")?;
+                numbers.iter().try_for_each(|number| write!(f, " {number}"))
+            }
+            Line::Begun => write!(f, "B"),
+            Line::Recoding(codec) => write!(f, "C {}", codec.name()),
+            Line::Written(codec) => write!(f, "W {}", codec.name()),
             Line::Relieved => write!(f, "R"),
             Line::Stored { key, version } => write!(f, "S {key} {version}"),
             Line::Broken(what) => write!(f, "X {}", what.replace('\n', " ")),
@@ -116,6 +157,33 @@ impl FromStr for Line {
                     _ => return Err(unknown()),
                 },
             },
+            ["M", key, version, from, to, amount] => Line::Move {
+                key: key.to_string(),
+                version: number(version)?,
+                from: from.to_string(),
+                to: to.to_string(),
+                amount: number(amount)?,
+            },
+            ["I", key] => Line::Count {
+                key: key.to_string(),
+            },
+            ["N", key, count] => Line::Counted {
+                key: key.to_string(),
+                count: number(count)?,
+            },
+            ["P", task, operation] => Line::Operation {
+                task: task.parse().map_err(|_| unknown())?,
+                number: number(operation)?,
+            },
+            ["F", ref numbers @ ..] => Line::Flushed(
+                numbers
+                    .iter()
+                    .map(|word| number(word))
+                    .collect::<Result<_, _>>()?,
+            ),
+            ["B"] => Line::Begun,
+            ["C", codec] => Line::Recoding(CodecName::named(codec).ok_or_else(unknown)?),
+            ["W", codec] => Line::Written(CodecName::named(codec).ok_or_else(unknown)?),
             ["R"] => Line::Relieved,
             ["S", key, version] => Line::Stored {
                 key: key.to_string(),

@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use persistent_map_core::{PersistentMap, StorageBackend};
+use clap::ValueEnum;
+use persistent_map_core::{PersistentMap, StorageBackend, WriteMode};
 use persistent_map_csv::CsvBackend;
 use persistent_map_sqlite::SqliteBackend;
 
 use crate::failure::Failure;
+use crate::planted::{Planted, Split};
 use crate::record::Record;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Backend {
     Sqlite,
     Csv,
@@ -34,15 +36,53 @@ impl Backend {
     }
 }
 
+/// How a SQLite table can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CodecName {
+    Bincode,
+    Json,
+    MessagePack,
+}
+
+impl CodecName {
+    pub(crate) const ALL: [CodecName; 3] =
+        [CodecName::Bincode, CodecName::Json, CodecName::MessagePack];
+
+    /// What the command line and the protocol call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            CodecName::Bincode => "bincode",
+            CodecName::Json => "json",
+            CodecName::MessagePack => "message-pack",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|codec| codec.name() == name)
+    }
+}
+
 pub(crate) type Map = PersistentMap<String, Record, Arc<dyn StorageBackend<String, Record>>>;
 
 /// Opens a store as most people do: with the default settings.
 pub(crate) async fn open(path: &Path) -> Result<Map, Failure> {
+    open_with(path, WriteMode::Through, None).await
+}
+
+pub(crate) async fn open_with(
+    path: &Path,
+    mode: WriteMode,
+    planted: Option<Planted>,
+) -> Result<Map, Failure> {
     let is_csv = path.extension().is_some_and(|ending| ending == "csv");
-    let backend: Arc<dyn StorageBackend<String, Record>> = if is_csv {
+    let mut backend: Arc<dyn StorageBackend<String, Record>> = if is_csv {
         Arc::new(CsvBackend::new(path))
     } else {
         Arc::new(SqliteBackend::new(path).await?)
     };
-    Ok(PersistentMap::new(backend).await?)
+    if planted == Some(Planted::SplitCommit) {
+        backend = Arc::new(Split(backend));
+    }
+    let builder = PersistentMap::builder(backend).write_mode(mode);
+    Ok(builder.open().await?)
 }

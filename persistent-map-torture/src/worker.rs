@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
-use persistent_map_core::{Outcome, PersistentError};
+use persistent_map_core::{Outcome, PersistentError, WriteMode};
 
 use crate::failure::Failure;
+use crate::ledger;
+use crate::planted::Planted;
 use crate::process;
 use crate::protocol::{Change, Line, Refusal, say};
 use crate::record::{Record, random_size};
-use crate::store::{Map, open};
+use crate::store::{Map, open_with};
 
 /// Failed calls by which a task knows that the disk is full.
 const FAILURES_WHEN_FULL: u32 = 3;
@@ -38,31 +39,15 @@ pub(crate) struct Args {
     /// First write until calls fail, then remove this file, and then make the calls of --ops
     #[arg(long)]
     ballast: Option<PathBuf>,
+    /// Also make transactions and updates on entries that all tasks share
+    #[arg(long)]
+    shared: bool,
     /// Close the map at the end, instead of waiting to be killed
     #[arg(long)]
     close: bool,
     /// A bug to have, for a test that it is found
     #[arg(long)]
     planted: Option<Planted>,
-}
-
-/// Bugs in a worker that stand for the same bugs in a map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Planted {
-    /// Acknowledges before the call: a map that says Ok before the commit
-    AckEarly,
-    /// Acknowledges what failed: a map that swallows errors
-    AckFailed,
-    /// Says of what was stored that it was not: a map whose failed commits come back
-    DenyStored,
-}
-
-impl Planted {
-    /// As it is written on the command line.
-    pub(crate) fn name(self) -> String {
-        self.to_possible_value()
-            .map_or_else(String::new, |value| value.get_name().to_string())
-    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -76,8 +61,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 async fn work(args: &Args) -> Result<(), Failure> {
-    let map = open(&args.path).await?;
+    let map = open_with(&args.path, WriteMode::Through, args.planted).await?;
     say(&Line::Opened);
+    if args.shared {
+        make_ledger(&map, args.first_version).await?;
+    }
     let mut tasks: Vec<Task> = (0..args.tasks)
         .map(|number| Task::new(number, &map, args))
         .collect();
@@ -94,6 +82,27 @@ async fn work(args: &Args) -> Result<(), Failure> {
     }
     say(&Line::Done);
     process::wait_to_be_killed();
+}
+
+/// Makes the accounts and counters in one step, if they are not there.
+async fn make_ledger(map: &Map, version: u64) -> Result<(), Failure> {
+    if map.contains_key(ledger::MADE) {
+        return Ok(());
+    }
+    let key = ledger::MADE.to_string();
+    say(&Line::Attempt {
+        key: key.clone(),
+        version,
+        change: Change::Put,
+    });
+    let marker = (key.clone(), version);
+    let entries = ledger::made().chain([marker]).map(|(key, version)| {
+        let record = Record::new(&key, version, 100);
+        (key, record)
+    });
+    map.insert_many(entries.collect::<Vec<_>>()).await?;
+    say(&Line::Acknowledged { key, version });
+    Ok(())
 }
 
 /// Runs all tasks at the same time.
@@ -120,25 +129,28 @@ struct Task {
     rng: fastrand::Rng,
     /// The keys, and the version that the map must show for each.
     keys: Vec<(String, Option<u64>)>,
+    /// The same of the key that all its transactions write.
+    moves: (String, Option<u64>),
     next_version: u64,
+    shared: bool,
     ops: Option<u32>,
     planted: Option<Planted>,
 }
 
 impl Task {
     fn new(number: u32, map: &Map, args: &Args) -> Self {
-        let keys = (0..args.keys)
-            .map(|key| key_name(number, key))
-            .map(|key| {
-                let version = map.with(&key, Record::version);
-                (key, version)
-            })
-            .collect();
+        let with_version = |key: String| {
+            let version = map.with(&key, Record::version);
+            (key, version)
+        };
+        let keys = (0..args.keys).map(|key| key_name(number, key));
         Task {
             map: map.clone(),
             rng: fastrand::Rng::with_seed(args.seed.wrapping_add(u64::from(number))),
-            keys,
+            keys: keys.map(with_version).collect(),
+            moves: with_version(format!("t{number}-moves")),
             next_version: args.first_version,
+            shared: args.shared,
             ops: args.ops,
             planted: args.planted,
         }
@@ -147,7 +159,11 @@ impl Task {
     async fn run(mut self) -> Self {
         let mut done = 0;
         while self.ops.is_none_or(|ops| done < ops) {
-            let _ = self.step().await;
+            let _ = match if self.shared { self.rng.u8(..8) } else { 8 } {
+                0 => self.move_amount().await,
+                1 => self.count_up().await,
+                _ => self.step().await,
+            };
             done += 1;
         }
         self
@@ -162,6 +178,70 @@ impl Task {
             }
         }
         self
+    }
+
+    /// Moves an amount from one account to another, which other tasks do as well.
+    async fn move_amount(&mut self) -> Result<(), PersistentError> {
+        let (key, shown) = self.moves.clone();
+        let version = self.next_version;
+        self.next_version += 1;
+        let (from, to) = ledger::two_accounts(&mut self.rng);
+        let amount = self.rng.u64(1..1000);
+        say(&Line::Move {
+            key: key.clone(),
+            version,
+            from: from.clone(),
+            to: to.clone(),
+            amount,
+        });
+        let moves = key.clone();
+        let mut sizes = self.rng.fork();
+        let result = self.map.transaction(move |transaction| {
+            let balance = |account: &str| transaction.with(account, Record::version).unwrap_or(0);
+            let taken = balance(&from).wrapping_sub(amount);
+            let given = balance(&to).wrapping_add(amount);
+            let mut replaced = None;
+            for (key, version) in [(&from, taken), (&to, given), (&moves, version)] {
+                let record = Record::new(key, version, random_size(&mut sizes));
+                replaced = transaction.insert(key.clone(), record);
+            }
+            Ok::<_, PersistentError>(replaced.as_ref().map(Record::version))
+        });
+        match result.await {
+            Ok(replaced) if replaced == shown => {
+                self.moves.1 = Some(version);
+                say(&Line::Acknowledged { key, version });
+                Ok(())
+            }
+            Ok(replaced) => {
+                say(&Line::Broken(format!(
+                    "key {key}: version {version} replaced {replaced:?}, but the map had {shown:?}"
+                )));
+                Ok(())
+            }
+            Err(error) => {
+                let why = refusal(&error);
+                say(&Line::Failed { key, version, why });
+                Err(error)
+            }
+        }
+    }
+
+    /// Adds one to a counter, which other tasks do as well.
+    async fn count_up(&mut self) -> Result<(), PersistentError> {
+        let key = ledger::one_counter(&mut self.rng);
+        say(&Line::Count { key: key.clone() });
+        let (counter, size) = (key.clone(), random_size(&mut self.rng));
+        let result = self.map.update(&key, move |record| {
+            *record = Record::new(&counter, record.version() + 1, size);
+            record.version()
+        });
+        match result.await {
+            Ok(Some(count)) => say(&Line::Counted { key, count }),
+            Ok(None) => say(&Line::Broken(format!("{key} is gone"))),
+            Err(error) => say(&Line::Broken(format!("{key} is not counted up: {error}"))),
+        }
+        Ok(())
     }
 
     /// One call, and whether it went well.
