@@ -47,7 +47,7 @@ fn a_table_behind_its_map_is_left_without_holes_by_fifty_kills() {
 
 #[test]
 fn a_flush_that_answers_before_the_save_is_found_out() {
-    let arguments = ["--mode", "behind", "--kills", "100", "--tasks", "8"];
+    let arguments = ["--mode", "behind", "--kills", "300", "--tasks", "8"];
     support::must_find("ack-early", "kill", &arguments);
 }
 
