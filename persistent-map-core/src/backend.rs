@@ -177,7 +177,9 @@ where
     /// [`Unsupported`](PersistentError::Unsupported).
     ///
     /// # Errors
-    /// Nothing of the batch was applied, unless the error is marked [`unknown`](PersistentError::unknown).
+    /// Nothing of the batch was applied, unless the error is marked [`unknown`](PersistentError::unknown). An entry that the
+    /// store does not take for what it is must be refused by [`prepare`](Self::prepare): here it would fail its whole batch,
+    /// and with `WriteMode::Behind` keep all others from being stored.
     async fn apply(&self, batch: &[Write<K, V>]) -> Result<()> {
         match batch {
             [] => Ok(()),
@@ -292,17 +294,24 @@ impl<K, V> Write<K, V> {
         Ok(self)
     }
 
-    /// Prepares a write once more, whose key is now written as its entry's. It was prepared with a key that is as good, so
-    /// there is nothing new to refuse.
-    pub(crate) fn prepare_again<B>(&mut self, backend: &B)
+    /// Lets a write that is prepared speak of its entry by `key`, which is equal to its own. It is prepared once more if
+    /// that is written differently.
+    pub(crate) fn go_by<B>(&mut self, key: K, removals: u64, backend: &B) -> Result<()>
     where
         K: Key,
         V: Value,
         B: StorageBackend<K, V> + ?Sized,
     {
-        if let Ok(encoded) = backend.prepare(self.key(), self.value()) {
-            self.set_encoded(encoded);
+        self.resolve_key(Some(key), removals);
+        let written = backend.prepare(self.key(), None)?;
+        if let (Some(written), Some(encoded)) = (&written, self.encoded())
+            && written.key == encoded.key
+        {
+            return Ok(());
         }
+        let encoded = backend.prepare(self.key(), self.value())?;
+        self.set_encoded(encoded);
+        Ok(())
     }
 }
 

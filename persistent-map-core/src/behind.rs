@@ -6,6 +6,7 @@
 //!
 //! A save takes everything that was accepted up to one moment, so a crash leaves the state of such a moment.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -83,7 +84,7 @@ impl Behind {
     /// off.
     #[must_use]
     pub const fn max_delay(mut self, delay: Duration) -> Self {
-        self.max_delay = delay;
+        self.max_delay = at_most_years(delay);
         self
     }
 
@@ -107,8 +108,8 @@ impl Behind {
     /// `last`. It is never given up.
     #[must_use]
     pub const fn retry(mut self, first: Duration, last: Duration) -> Self {
-        self.first_retry = first;
-        self.last_retry = last;
+        self.first_retry = at_most_years(first);
+        self.last_retry = at_most_years(last);
         self
     }
 }
@@ -116,6 +117,16 @@ impl Behind {
 impl Default for Behind {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A duration that can be added to the time of day: one of decades is as good as for ever.
+const fn at_most_years(duration: Duration) -> Duration {
+    const MOST: Duration = Duration::from_hours(30 * 365 * 24);
+    if duration.as_secs() < MOST.as_secs() {
+        duration
+    } else {
+        MOST
     }
 }
 
@@ -136,6 +147,8 @@ pub(crate) struct Backlog {
     coalesces: bool,
     entries: AtomicUsize,
     bytes: AtomicUsize,
+    /// Entries that the store has refused for what they are. They take no room from others.
+    refused: AtomicUsize,
     /// Whether the saver has been told of what is unsaved since the last cut.
     told: AtomicBool,
     told_soon: AtomicBool,
@@ -153,6 +166,7 @@ impl Backlog {
             coalesces,
             entries: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
             told: AtomicBool::new(false),
             told_soon: AtomicBool::new(false),
             failing: AtomicBool::new(false),
@@ -193,12 +207,19 @@ impl Backlog {
         }
     }
 
+    /// Everything that is accepted and not stored.
+    pub(crate) fn unsaved_entries(&self) -> usize {
+        self.entries() + self.refused.load(Ordering::Relaxed)
+    }
+
     fn has_room(&self) -> bool {
         self.entries() < self.limits.max_entries && self.bytes() < self.limits.max_bytes
     }
 
     fn check_storing(&self) -> Result<()> {
-        if !self.failing.load(Ordering::Acquire) {
+        // As many refused ones as there may be unsaved ones are a failure of the store, too.
+        let refused = self.refused.load(Ordering::Relaxed);
+        if !self.failing.load(Ordering::Acquire) && refused < self.limits.max_entries {
             return Ok(());
         }
         match &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -209,7 +230,7 @@ impl Backlog {
 
     fn unsaved(&self, source: &Arc<PersistentError>) -> PersistentError {
         PersistentError::Unsaved {
-            entries: self.entries() as u64,
+            entries: self.unsaved_entries() as u64,
             source: Arc::clone(source),
         }
     }
@@ -228,13 +249,14 @@ impl Backlog {
 
     /// What the saver should be told after a change, if it has not been told.
     pub(crate) fn note<V>(&self) -> Option<Note<V>> {
-        if !self.told.load(Ordering::Relaxed) && !self.told.swap(true, Ordering::AcqRel) {
-            return Some(Note::Unsaved(Instant::now()));
-        }
         let half_full = self.entries() > self.limits.max_entries / 2
             || self.bytes() > self.limits.max_bytes / 2;
+        // First, because writers may have to wait from now on, and then nobody else would tell.
         if half_full && !self.told_soon.swap(true, Ordering::AcqRel) {
             return Some(Note::Soon);
+        }
+        if !self.told.load(Ordering::Relaxed) && !self.told.swap(true, Ordering::AcqRel) {
+            return Some(Note::Unsaved(Instant::now()));
         }
         None
     }
@@ -251,6 +273,21 @@ impl Backlog {
         self.room.send_replace(());
     }
 
+    /// Counts those that the store refuses, and remembers why.
+    fn set_refused(&self, refused: usize, why: Option<&PersistentError>) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.refused.swap(refused, Ordering::Relaxed);
+        match why {
+            Some(why) => {
+                failure.get_or_insert_with(|| Arc::new(why.clone()));
+            }
+            None if before > 0 => *failure = None,
+            None => {}
+        }
+        drop(failure);
+        self.room.send_replace(());
+    }
+
     fn failed(&self, error: &PersistentError) {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         // The first one, until the store works again.
@@ -261,7 +298,7 @@ impl Backlog {
     }
 
     fn works(&self) {
-        if self.failing.swap(false, Ordering::AcqRel) {
+        if self.failing.swap(false, Ordering::AcqRel) && self.refused.load(Ordering::Relaxed) == 0 {
             *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
@@ -370,7 +407,7 @@ where
 
     /// Stores everything that is unsaved up to now. `Err` if some of it is still to be tried again.
     async fn save(&mut self) -> Result<(), ()> {
-        let (writes, ()) = self.local.cut(|| ());
+        let (writes, _) = self.local.cut(|| ());
         self.carried.extend(writes);
         self.store_carried().await
     }
@@ -381,7 +418,12 @@ where
             Ok(()) if self.backlog().is_some_and(Backlog::coalesces) => self.store_at_once().await,
             Ok(()) => self.store_in_order().await,
             // Nothing can be stored any more; `close` will tell of it.
-            Err(_) => return Ok(()),
+            Err(_) => {
+                if let Some(backlog) = self.backlog() {
+                    backlog.wake_all();
+                }
+                return Ok(());
+            }
         };
         match result {
             Ok(()) => {
@@ -419,38 +461,48 @@ where
 
     /// One at a time. A write that the store refuses for what it is does not hold up the others.
     async fn store_in_order(&mut self) -> Result<()> {
-        let refused = std::mem::take(&mut self.refused);
-        let mut writes = refused
-            .into_iter()
-            .map(|(write, _)| write)
-            .chain(std::mem::take(&mut self.carried));
         let mut result = Ok(());
-        for write in writes.by_ref() {
+        for (write, why) in std::mem::take(&mut self.refused) {
+            if result.is_ok() {
+                match self.shared.store(std::slice::from_ref(&write)).await {
+                    Ok(()) => {
+                        discard([write]);
+                        continue;
+                    }
+                    Err(error) if error.is_about_one_entry() => {}
+                    Err(error) => result = Err(error),
+                }
+            }
+            self.refused.push((write, why));
+        }
+        let mut carried = std::mem::take(&mut self.carried).into_iter();
+        while result.is_ok()
+            && let Some(write) = carried.next()
+        {
+            let bytes = prepared_bytes(&write);
             match self.shared.store(std::slice::from_ref(&write)).await {
                 Ok(()) => {
                     // What it has replaced need not be stored any more.
-                    let (gone, kept) = std::mem::take(&mut self.refused)
-                        .into_iter()
-                        .partition::<Vec<_>, _>(|(refused, _)| same_key(refused, &write));
-                    self.refused = kept;
-                    let mut done: Vec<_> = gone.into_iter().map(|(write, _)| write).collect();
-                    done.push(write);
-                    if let Some(backlog) = self.backlog() {
-                        backlog.saved(done.len(), done.iter().map(prepared_bytes).sum());
-                    }
-                    discard(done);
+                    let is_replaced = |refused: &mut (Write<K, V>, _)| same_key(&refused.0, &write);
+                    let replaced: Vec<_> = self.refused.extract_if(.., is_replaced).collect();
+                    discard(replaced.into_iter().map(|(write, _)| write).chain([write]));
                 }
-                Err(
-                    error @ (PersistentError::Unstorable { .. } | PersistentError::TooLarge { .. }),
-                ) => self.refused.push((write, error)),
+                Err(error) if error.is_about_one_entry() => self.refused.push((write, error)),
                 Err(error) => {
                     self.carried.push(write);
                     result = Err(error);
                     break;
                 }
             }
+            if let Some(backlog) = self.local.backlog() {
+                backlog.saved(1, bytes);
+            }
         }
-        self.carried.extend(writes);
+        self.carried.extend(carried);
+        if let Some(backlog) = self.local.backlog() {
+            let why = self.refused.first().map(|(_, error)| error);
+            backlog.set_refused(self.refused.len(), why);
+        }
         result
     }
 
@@ -475,16 +527,22 @@ where
         self.carried.extend(writes);
         let _ = self.store_carried().await;
         self.all_saved()?;
-        let entries: std::collections::HashMap<K, V> = entries.into_iter().collect();
-        let mut comparison = Comparison::with(&entries, equal);
-        self.shared.compare_with_store(&mut comparison).await
+        let entries = contain("`Hash` or `Eq` of a key", || {
+            entries.map(HashMap::<K, V>::from_iter)
+        })??;
+        let result = {
+            let mut comparison = Comparison::with(&entries, equal);
+            self.shared.compare_with_store(&mut comparison).await
+        };
+        let _ = contain("`Drop` of a key or value", move || drop(entries));
+        result
     }
 
     async fn finish(mut self) {
         // After this nothing is accepted, so the save takes the rest.
         self.local.close();
         let saved = self.save().await;
-        let left = self.backlog().map_or(0, Backlog::entries);
+        let left = self.backlog().map_or(0, Backlog::unsaved_entries);
         let done = match self.all_saved() {
             Err(error @ PersistentError::Unsaved { .. }) => Err(error),
             Err(error) if left > 0 => Err(PersistentError::Unsaved {
@@ -494,10 +552,11 @@ where
             other => other.and(saved.map_err(|()| PersistentError::Closed)),
         };
         self.inbox.close();
-        self.shared.finish(done.clone()).await;
+        self.shared.finish(done).await;
+        let end = self.shared.status.ended().await;
         while let Some(note) = self.inbox.recv().await {
             match note {
-                Note::Flush(answer) => drop(answer.send(done.clone())),
+                Note::Flush(answer) => drop(answer.send(end.clone())),
                 Note::Verify(_, answer) => drop(answer.send(Err(PersistentError::Closed))),
                 Note::Unsaved(_) | Note::Soon | Note::Close => {}
             }
@@ -511,7 +570,7 @@ impl<K: Key, V: Value, B, S> Drop for Saver<K, V, B, S> {
     fn drop(&mut self) {
         self.local.close();
         let backlog = self.local.backlog();
-        let left = backlog.map_or(0, Backlog::entries);
+        let left = backlog.map_or(0, Backlog::unsaved_entries);
         if !self.ended && left > 0 {
             tracing::error!(
                 target: "persistent_map",
@@ -531,7 +590,7 @@ fn same_key<K: Eq, V>(a: &Write<K, V>, b: &Write<K, V>) -> bool {
 }
 
 /// A `Drop` that panics must not end the saver.
-fn discard<K, V>(writes: Vec<Write<K, V>>) {
+fn discard<K, V>(writes: impl IntoIterator<Item = Write<K, V>>) {
     for write in writes {
         let _ = contain("`Drop` of a key or value", move || drop(write));
     }

@@ -4,11 +4,12 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::panic::resume_unwind;
 
 use crate::backend::{Key, StorageBackend, Value};
 use crate::error::{PersistentError, Result};
 use crate::map::PersistentMap;
-use crate::panics::contain;
+use crate::panics::{caught, contain};
 use crate::transaction::Transaction;
 
 /// A handle for synchronous code: each call waits for the async call of the same name. From
@@ -75,7 +76,11 @@ where
     ) -> Result<T, E> {
         let runtime = &self.0.shared.runtime;
         let code = "a blocking call inside of async code (await the map itself there)";
-        contain(code, || runtime.block_on(call))?
+        match contain(code, || runtime.block_on(caught(call)))? {
+            Ok(result) => result,
+            // Not ours: the caller's own code, in a call that they gave to `wait`.
+            Err(panic) => resume_unwind(panic),
+        }
     }
 
     /// [`PersistentMap::insert`].

@@ -165,7 +165,8 @@ where
     /// Opens a store that was written for values of type `Old` as well: `upgrade` makes a new value of each, and all are
     /// stored in their new form with one commit before the map opens. A store that has the new type already is left alone.
     ///
-    /// Call it once for each older type; they are tried in this order. All entries are in memory twice meanwhile. A crash
+    /// Call it once for each older type, the oldest first, as they came. The newest is tried first, because codecs that name
+    /// their fields read a newer value as an older one, without its new fields. All entries are in memory twice meanwhile. A crash
     /// leaves the old store or the new one. Damaged rows are never upgraded: open the store with its old type and
     /// [`OnCorrupt::Quarantine`] first.
     ///
@@ -240,13 +241,18 @@ where
             events: Events::new(self.event_capacity),
             flights: Flights::new(),
             runtime: runtime.clone(),
+            resident: capabilities.resident,
         });
 
         let report = if capabilities.resident {
             Loader::new(&shared.cache, self.on_corrupt, self.on_progress).report(Duration::ZERO)
         } else {
             let mut loader = Loader::new(&shared.cache, self.on_corrupt, self.on_progress);
-            if let Err(error) = load(&shared, &mut loader, self.migrations).await {
+            let loaded = match check_timers(&self.write_mode) {
+                Ok(()) => load(&shared, &mut loader, self.migrations).await,
+                missing => missing,
+            };
+            if let Err(error) = loaded {
                 tracing::error!(target: "persistent_map", %error, "cannot open the map");
                 // The reason to give is the first one; the store is released as well as it can be, unless it is another
                 // map's.
@@ -283,6 +289,15 @@ where
     }
 }
 
+/// A timer panics in a runtime without them; better now than in the background.
+fn check_timers(mode: &WriteMode) -> Result<()> {
+    match mode {
+        WriteMode::Through => Ok(()),
+        WriteMode::Behind(_) => contain("a timer", || drop(tokio::time::sleep(Duration::ZERO)))
+            .map_err(|_| PersistentError::NoRuntime),
+    }
+}
+
 /// Reads the store, in the version that it is in.
 async fn load<K, V, B, S>(
     shared: &Shared<K, V, B, S>,
@@ -302,7 +317,7 @@ where
     if migrations.is_empty() || !error.is_about_types() {
         return Err(error);
     }
-    for mut migration in migrations {
+    for mut migration in migrations.into_iter().rev() {
         let entries = match migration.load(backend).await {
             Ok(entries) => entries,
             Err(error) if error.is_about_types() => continue,
@@ -334,9 +349,6 @@ where
     B: StorageBackend<K, V>,
     S: BuildHasher + Clone + Send + Sync + 'static,
 {
-    // Panics in a runtime without timers, and says so; better now than in the background.
-    contain("a timer", || drop(tokio::time::sleep(Duration::ZERO)))
-        .map_err(|_| PersistentError::NoRuntime)?;
     let backlog = Backlog::new(limits.clone(), capabilities.atomic_batches);
     let local = Arc::new(Local::behind(backlog));
     let (notes, inbox) = mpsc::unbounded_channel();

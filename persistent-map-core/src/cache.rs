@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::{DashMap, Entry};
 
@@ -10,12 +11,14 @@ use crate::write::Write;
 /// What readers see. Guards of the inner map never leave this file.
 pub(crate) struct Cache<K, V, S> {
     entries: DashMap<K, V, S>,
+    removals: AtomicU64,
 }
 
 impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
     pub(crate) fn with_hasher(hasher: S) -> Self {
         Cache {
             entries: DashMap::with_hasher(hasher),
+            removals: AtomicU64::new(0),
         }
     }
 
@@ -34,6 +37,7 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
                 None
             }
             (Entry::Occupied(entry), None) => {
+                self.removals.fetch_add(1, Ordering::AcqRel);
                 seen(entry.key());
                 Some(entry.remove())
             }
@@ -48,6 +52,7 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
 
     /// Shows a committed clear.
     pub(crate) fn clear(&self) {
+        self.removals.fetch_add(1, Ordering::AcqRel);
         self.entries.clear();
     }
 
@@ -74,6 +79,12 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
         K: Clone,
     {
         self.entries.get(key).map(|entry| entry.key().clone())
+    }
+
+    /// How often entries have been removed. Asked before [`resident_key`](Self::resident_key), it tells for how long the
+    /// answer holds.
+    pub(crate) fn removals(&self) -> u64 {
+        self.removals.load(Ordering::Acquire)
     }
 
     /// A copy of the entry of `key`.

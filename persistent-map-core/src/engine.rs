@@ -9,7 +9,7 @@ use std::task::{Poll, ready};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Key, StorageBackend, Value};
-use crate::behind::{Backlog, Note};
+use crate::behind::Note;
 use crate::error::{PersistentError, Result};
 use crate::local::Local;
 use crate::panics::contain;
@@ -51,9 +51,7 @@ where
             Engine::Behind(local, saver) => {
                 room(shared, local).await?;
                 let write = prepare_in_place(shared, write)?;
-                let result = local.write(shared, write);
-                tell(local, saver);
-                result
+                tell(local, saver, local.write(shared, write))
             }
             Engine::Through(queue) => {
                 let write = prepare_in_place(shared, write)?;
@@ -71,18 +69,14 @@ where
     ) -> Result<usize> {
         shared.status.check_writable()?;
         if writes.len() > 1 && !atomic_batches {
-            return Err(PersistentError::unsupported(
-                "changing several entries in one step (atomic batches)",
-            ));
+            return Err(PersistentError::no_batches());
         }
         match self {
             Engine::Resident(local) => local.write_all(shared, writes),
             Engine::Behind(local, saver) => {
                 room(shared, local).await?;
                 let writes = prepare_all(shared, writes)?;
-                let result = local.write_all(shared, writes);
-                tell(local, saver);
-                result
+                tell(local, saver, local.write_all(shared, writes))
             }
             Engine::Through(queue) => {
                 let writes = prepare_all(shared, writes)?;
@@ -106,9 +100,7 @@ where
             Engine::Resident(local) => call_here(shared, local, &scope, run),
             Engine::Behind(local, saver) => {
                 room(shared, local).await?;
-                let result = call_here(shared, local, &scope, run);
-                tell(local, saver);
-                result
+                tell(local, saver, call_here(shared, local, &scope, run))
             }
             Engine::Through(queue) => {
                 submit(shared, queue, |answer| {
@@ -124,6 +116,7 @@ where
         shared: &Shared<K, V, B, S>,
         atomic_batches: bool,
     ) -> Result<()> {
+        shared.status.check_writable()?;
         match self {
             Engine::Resident(local) => local.clear(shared),
             Engine::Behind(..) if atomic_batches => {
@@ -204,7 +197,8 @@ where
         match self {
             Engine::Resident(local) => {
                 local.close();
-                shared.finish(Ok(())).await;
+                // Once, whoever asks; if that caller gives up, the next one does it.
+                local.finished(shared.finish(Ok(()))).await;
             }
             Engine::Behind(local, saver) => {
                 shared.status.request_close();
@@ -229,9 +223,9 @@ where
     /// Entries and their prepared bytes that are accepted and not stored.
     pub(crate) fn unsaved(&self) -> (usize, usize) {
         match self {
-            Engine::Behind(local, _) => local
-                .backlog()
-                .map_or((0, 0), |backlog| (backlog.entries(), backlog.bytes())),
+            Engine::Behind(local, _) => local.backlog().map_or((0, 0), |backlog| {
+                (backlog.unsaved_entries(), backlog.bytes())
+            }),
             Engine::Resident(_) | Engine::Through(_) => (0, 0),
         }
     }
@@ -261,7 +255,8 @@ where
     contain(
         "`Hash`, `Eq`, `Clone`, `Serialize` or `Deserialize`",
         || {
-            write.resolve_key(shared.cache.resident_key(write.key()));
+            let removals = shared.cache.removals();
+            write.resolve_key(shared.cache.resident_key(write.key()), removals);
             write.prepared_by(&shared.backend)
         },
     )?
@@ -312,11 +307,22 @@ async fn room<K, V, B, S>(shared: &Shared<K, V, B, S>, local: &Local<K, V>) -> R
 }
 
 /// Tells the saver what it should know after a change.
-fn tell<K, V>(local: &Local<K, V>, saver: &mpsc::UnboundedSender<Note<V>>) {
-    if let Some(note) = local.backlog().and_then(Backlog::note) {
-        // A saver that is gone has closed the lanes.
-        let _ = saver.send(note);
+fn tell<K, V, R>(
+    local: &Local<K, V>,
+    saver: &mpsc::UnboundedSender<Note<V>>,
+    result: Result<R>,
+) -> Result<R> {
+    if let Some(backlog) = local.backlog() {
+        if let Some(note) = backlog.note() {
+            // A saver that is gone has closed the lanes.
+            let _ = saver.send(note);
+        }
+        if result.is_err() {
+            // It may have poisoned the map: those who wait for room must look again.
+            backlog.wake_all();
+        }
     }
+    result
 }
 
 /// Asks the saver, and waits for its answer.
@@ -330,7 +336,7 @@ async fn ask<K, V, B, S, T>(
     saver
         .send(note(answer))
         .map_err(|_| PersistentError::Closed)?;
-    result.await.unwrap_or(Err(PersistentError::WriterGone))
+    answer_or_end(shared, result).await
 }
 
 /// Waits for a place in the queue, and then for the answer.
@@ -383,13 +389,16 @@ async fn answer_or_end<K, V, B, S, T>(
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::ffi::OsString;
+    use std::path::{Path, PathBuf};
+    use std::sync::Mutex;
     use std::time::Duration;
 
     use async_trait::async_trait;
     use tokio::time::timeout;
 
     use super::*;
-    use crate::PersistentMap;
+    use crate::{Behind, PersistentMap, WriteMode};
 
     struct Nowhere;
 
@@ -427,5 +436,52 @@ mod tests {
             .await
             .expect("an answer");
         assert!(matches!(answer, Err(PersistentError::Closed)), "{answer:?}");
+    }
+
+    /// Remembers how the keys of its writes are written.
+    #[derive(Default)]
+    struct Log(Mutex<Vec<OsString>>);
+
+    #[async_trait]
+    impl StorageBackend<PathBuf, u8> for Log {
+        async fn load_all(&self) -> Result<HashMap<PathBuf, u8>> {
+            Ok(HashMap::new())
+        }
+        async fn save(&self, key: PathBuf, _: u8) -> Result<()> {
+            self.0.lock().unwrap().push(key.into_os_string());
+            Ok(())
+        }
+        async fn delete(&self, _: &PathBuf) -> Result<()> {
+            Ok(())
+        }
+        async fn flush(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Between the two instructions another thread has removed the entry and written it anew.
+    #[tokio::test]
+    async fn an_entry_that_comes_back_spelled_differently_is_still_one_row() {
+        for mode in [WriteMode::Through, WriteMode::Behind(Behind::new())] {
+            let map = PersistentMap::builder(Log::default()).write_mode(mode);
+            let map = map.open().await.unwrap();
+            map.insert(PathBuf::from("a/b"), 1).await.unwrap();
+            let late = Write::insert(PathBuf::from("a/b"), 3);
+            let late = prepare_in_place(&map.shared, late).unwrap();
+            map.remove(Path::new("a/b")).await.unwrap();
+            map.insert(PathBuf::from("a//b"), 2).await.unwrap();
+            match &map.engine {
+                Engine::Through(queue) => {
+                    let request = |answer| Request::Write(late, answer);
+                    submit(&map.shared, queue, request).await.unwrap();
+                }
+                Engine::Behind(local, _) => drop(local.write(&map.shared, late).unwrap()),
+                Engine::Resident(_) => panic!("a backend without a store"),
+            }
+            map.flush().await.unwrap();
+            let log = map.backend().0.lock().unwrap().clone();
+            assert_eq!(log[1], log[2], "two rows for one entry: {log:?}");
+            assert_eq!(log.len(), 3);
+        }
     }
 }

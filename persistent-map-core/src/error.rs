@@ -251,6 +251,11 @@ impl PersistentError {
         PersistentError::Unsupported { what: what.into() }
     }
 
+    /// The refusal of what only a store with atomic batches can do.
+    pub(crate) fn no_batches() -> Self {
+        Self::unsupported("changing several entries in one step (atomic batches)")
+    }
+
     /// The same failure, marked: the store may have the change all the same.
     ///
     /// Only failures of the store can be unknown; every other error is returned as it is.
@@ -268,6 +273,14 @@ impl PersistentError {
             },
             other => other,
         }
+    }
+
+    /// Whether the store refuses an entry for what it is, and takes others.
+    pub(crate) fn is_about_one_entry(&self) -> bool {
+        matches!(
+            self,
+            PersistentError::Unstorable { .. } | PersistentError::TooLarge { .. }
+        )
     }
 
     /// Whether the store is sound and holds other types than those that were asked for.

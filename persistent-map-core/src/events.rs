@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use tokio::sync::{broadcast, watch};
@@ -47,7 +47,6 @@ impl<K, V> fmt::Debug for Change<K, V> {
 }
 
 /// What a [`Subscription`] hears.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<K, V> {
     /// One call has changed these entries: one for an insert, all of them together for a transaction, a batch or a clear.
@@ -73,13 +72,23 @@ impl<K, V> Clone for Event<K, V> {
     }
 }
 
-/// `None` is the end.
-type Message<K, V> = Option<Event<K, V>>;
+/// Without keys and values: they may be secret.
+impl<K, V> fmt::Debug for Event<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Changed(changes) => f.debug_tuple("Changed").field(changes).finish(),
+            Event::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
+            Event::Missed(count) => f.debug_tuple("Missed").field(count).finish(),
+        }
+    }
+}
 
 /// All who want to hear of changes.
 pub(crate) struct Events<K, V> {
     capacity: usize,
-    subscribers: OnceLock<broadcast::Sender<Message<K, V>>>,
+    /// Whether anybody has ever subscribed: most maps have no subscribers, and they shall not pay for the lock.
+    is_heard: AtomicBool,
+    subscribers: Mutex<Option<broadcast::Sender<Event<K, V>>>>,
     ended: AtomicBool,
     watched: Mutex<HashMap<K, watch::Sender<()>>>,
     watched_keys: AtomicUsize,
@@ -89,11 +98,18 @@ impl<K, V> Events<K, V> {
     pub(crate) fn new(capacity: usize) -> Self {
         Events {
             capacity,
-            subscribers: OnceLock::new(),
+            is_heard: AtomicBool::new(false),
+            subscribers: Mutex::new(None),
             ended: AtomicBool::new(false),
             watched: Mutex::new(HashMap::new()),
             watched_keys: AtomicUsize::new(0),
         }
+    }
+
+    fn subscribers(&self) -> MutexGuard<'_, Option<broadcast::Sender<Event<K, V>>>> {
+        self.subscribers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn watched(&self) -> MutexGuard<'_, HashMap<K, watch::Sender<()>>> {
@@ -103,31 +119,34 @@ impl<K, V> Events<K, V> {
 
 impl<K: Key, V: Value> Events<K, V> {
     pub(crate) fn has_subscribers(&self) -> bool {
-        self.subscribers
-            .get()
-            .is_some_and(|sender| sender.receiver_count() > 0)
+        self.is_heard.load(Ordering::Acquire)
+            && self
+                .subscribers()
+                .as_ref()
+                .is_some_and(|sender| sender.receiver_count() > 0)
     }
 
     /// Tells all subscribers. Never waits: whoever is too slow misses the oldest.
     pub(crate) fn send(&self, event: Event<K, V>) {
-        if let Some(sender) = self.subscribers.get() {
+        if self.is_heard.load(Ordering::Acquire)
+            && let Some(sender) = &*self.subscribers()
+        {
             // Fails only without subscribers.
-            let _ = sender.send(Some(event));
+            let _ = sender.send(event);
         }
     }
 
     pub(crate) fn subscribe(&self) -> Subscription<K, V> {
-        let sender = self
-            .subscribers
-            .get_or_init(|| broadcast::Sender::new(self.capacity));
-        let subscription = Subscription {
-            messages: BroadcastStream::new(sender.subscribe()),
-            ended: false,
+        let mut subscribers = self.subscribers();
+        let receiver = if self.ended.load(Ordering::SeqCst) {
+            broadcast::Sender::new(1).subscribe()
+        } else {
+            self.is_heard.store(true, Ordering::Release);
+            subscribers
+                .get_or_insert_with(|| broadcast::Sender::new(self.capacity))
+                .subscribe()
         };
-        if self.ended.load(Ordering::SeqCst) {
-            let _ = sender.send(None);
-        }
-        subscription
+        Subscription(BroadcastStream::new(receiver))
     }
 
     /// Wakes those who watch `key`. Called while its entry is locked: who is not seen here has not read it yet.
@@ -156,31 +175,33 @@ impl<K: Key, V: Value> Events<K, V> {
         };
         self.watched_keys.store(watched.len(), Ordering::Relaxed);
         Watch {
-            changes: WatchStream::from_changes(changes),
+            changes: Some(WatchStream::from_changes(changes)),
             first: true,
             key,
             map,
         }
     }
 
-    /// Forgets a key that nobody watches any more. The caller is still among the watchers.
+    /// Forgets a key that nobody watches any more.
     pub(crate) fn unwatch(&self, key: &K) {
         let mut watched = self.watched();
         if watched
             .get(key)
-            .is_some_and(|sender| sender.receiver_count() <= 1)
+            .is_some_and(|sender| sender.receiver_count() == 0)
         {
             watched.remove(key);
         }
         self.watched_keys.store(watched.len(), Ordering::Relaxed);
     }
 
-    /// The map is closed: there will be no more changes.
+    /// The map is closed: there will be no more changes. Who is behind still gets those that there were.
     pub(crate) fn end(&self) {
-        self.ended.store(true, Ordering::SeqCst);
-        if let Some(sender) = self.subscribers.get() {
-            let _ = sender.send(None);
-        }
+        let sender = {
+            let mut subscribers = self.subscribers();
+            self.ended.store(true, Ordering::SeqCst);
+            subscribers.take()
+        };
+        drop(sender);
         self.watched().clear();
     }
 }
@@ -190,10 +211,7 @@ impl<K: Key, V: Value> Events<K, V> {
 ///
 /// It ends when the map is closed, or its last handle is gone.
 #[must_use = "a subscription that is dropped hears nothing"]
-pub struct Subscription<K, V> {
-    messages: BroadcastStream<Message<K, V>>,
-    ended: bool,
-}
+pub struct Subscription<K, V>(BroadcastStream<Event<K, V>>);
 
 impl<K: Key, V: Value> Subscription<K, V> {
     /// The next event, or `None` when the map is closed.
@@ -209,27 +227,18 @@ impl<K: Key, V: Value> Stream for Subscription<K, V> {
     type Item = Event<K, V>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event<K, V>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        let next = match Pin::new(&mut self.messages).poll_next(context) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Some(Ok(message))) => message,
-            Poll::Ready(Some(Err(BroadcastStreamRecvError::Lagged(count)))) => {
-                Some(Event::Missed(count))
-            }
-            Poll::Ready(None) => None,
-        };
-        self.ended = next.is_none();
-        Poll::Ready(next)
+        let next = Pin::new(&mut self.0).poll_next(context);
+        next.map(|next| {
+            next.map(|event| {
+                event.unwrap_or_else(|BroadcastStreamRecvError::Lagged(count)| Event::Missed(count))
+            })
+        })
     }
 }
 
 impl<K, V> fmt::Debug for Subscription<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription")
-            .field("ended", &self.ended)
-            .finish_non_exhaustive()
+        f.debug_struct("Subscription").finish_non_exhaustive()
     }
 }
 
@@ -245,7 +254,8 @@ pub(crate) trait Watched<K, V>: Send + Sync {
 /// It sees that something has changed, not each change: values that come and go while nobody looks are left out.
 #[must_use = "a watch that is dropped sees nothing"]
 pub struct Watch<K: Key, V: Value> {
-    changes: WatchStream<()>,
+    /// `None` only while it is being dropped.
+    changes: Option<WatchStream<()>>,
     /// The stream begins with the value of now.
     first: bool,
     key: K,
@@ -271,10 +281,19 @@ impl<K: Key, V: Value> Watch<K, V> {
     /// # Cancel safety
     /// Dropping the future loses no change.
     pub async fn changed(&mut self) -> Result<Option<V>> {
-        match poll_fn(|context| Pin::new(&mut self.changes).poll_next(context)).await {
-            Some(()) => Ok(self.get()),
-            None => Err(PersistentError::Closed),
-        }
+        let next = poll_fn(|context| self.poll_change(context)).await;
+        next.ok_or(PersistentError::Closed)
+    }
+
+    fn poll_change(&mut self, context: &mut Context<'_>) -> Poll<Option<Option<V>>> {
+        let Some(changes) = &mut self.changes else {
+            return Poll::Ready(None);
+        };
+        // A map that is gone has no values, which is not to say that they were removed.
+        Pin::new(changes).poll_next(context).map(|change| {
+            let map = change.and_then(|()| self.map.upgrade())?;
+            Some(map.value(&self.key))
+        })
     }
 }
 
@@ -285,14 +304,13 @@ impl<K: Key + Unpin, V: Value> Stream for Watch<K, V> {
         if std::mem::take(&mut self.first) {
             return Poll::Ready(Some(self.get()));
         }
-        Pin::new(&mut self.changes)
-            .poll_next(context)
-            .map(|change| change.map(|()| self.get()))
+        self.poll_change(context)
     }
 }
 
 impl<K: Key, V: Value> Drop for Watch<K, V> {
     fn drop(&mut self) {
+        self.changes = None;
         if let Some(map) = self.map.upgrade() {
             let _ = contain("`Hash` or `Eq` of a key", || map.unwatch(&self.key));
         }

@@ -135,10 +135,7 @@ where
 
     fn entry(&mut self, key: K, value: V) -> Result<()> {
         if !self.cache.fill(key, value) {
-            return Err(PersistentError::storage(
-                format!("loading entry {}", self.progress.loaded + 1),
-                "two stored entries have equal keys",
-            ));
+            return Err(two_equal_keys(self.progress.loaded + 1));
         }
         self.progress.loaded += 1;
         if self.progress.loaded.is_multiple_of(PROGRESS_EVERY) {
@@ -157,6 +154,13 @@ where
             _ => Err(PersistentError::Corrupt(Box::new(row))),
         }
     }
+}
+
+fn two_equal_keys(entry: u64) -> PersistentError {
+    PersistentError::storage(
+        format!("loading entry {entry}"),
+        "two stored entries have equal keys",
+    )
 }
 
 /// All entries that [`StorageBackend::load`] gives, for backends whose `load_all` is nothing but that. A row that cannot be
@@ -204,7 +208,9 @@ impl<K: Key, V: Value> LoadSink<K, V> for Strict<'_, K, V> {
     }
 
     fn entry(&mut self, key: K, value: V) -> Result<()> {
-        self.0.insert(key, value);
+        if self.0.insert(key, value).is_some() {
+            return Err(two_equal_keys(self.0.len() as u64));
+        }
         Ok(())
     }
 

@@ -6,6 +6,8 @@
 use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::OnceCell;
+
 use crate::backend::{Key, StorageBackend, Value};
 use crate::behind::Backlog;
 use crate::error::{PersistentError, Result};
@@ -24,6 +26,7 @@ pub(crate) struct Local<K, V> {
     lanes: Box<[Lane<K, V>]>,
     /// What is to be stored later; nothing if there is no store.
     backlog: Option<Backlog>,
+    finished: OnceCell<()>,
 }
 
 /// Aligned, so that two cores that change different lanes do not share a cache line.
@@ -42,6 +45,7 @@ impl<K, V> Local<K, V> {
         Local {
             lanes: lanes(LANES),
             backlog: None,
+            finished: OnceCell::new(),
         }
     }
 
@@ -52,6 +56,7 @@ impl<K, V> Local<K, V> {
         Local {
             lanes: lanes(count),
             backlog: Some(backlog),
+            finished: OnceCell::new(),
         }
     }
 
@@ -66,16 +71,19 @@ impl<K, V> Local<K, V> {
     }
 
     /// Everything that is not stored yet, up to this moment; and what `look` sees at the same moment.
-    pub(crate) fn cut<R>(&self, look: impl FnOnce() -> R) -> (Vec<Write<K, V>>, R) {
+    pub(crate) fn cut<R>(&self, look: impl FnOnce() -> R) -> (Vec<Write<K, V>>, Result<R>) {
         let mut lanes = self.lock_all();
+        let seen = contain("`Clone` of a key or value", look);
         if let Some(backlog) = &self.backlog {
             backlog.is_cut();
         }
-        let pending = lanes
+        let taken: Vec<_> = lanes
             .iter_mut()
-            .map(|lane| std::mem::replace(&mut lane.unsaved, Pending::new()));
-        let writes = pending.flat_map(Pending::into_writes).collect();
-        (writes, look())
+            .map(|lane| std::mem::replace(&mut lane.unsaved, Pending::new()))
+            .collect();
+        drop(lanes);
+        let writes = taken.into_iter().flat_map(Pending::into_writes);
+        (writes.collect(), seen)
     }
 
     /// Accepts nothing more.
@@ -83,6 +91,11 @@ impl<K, V> Local<K, V> {
         for lane in &mut self.lock_all() {
             lane.closed = true;
         }
+    }
+
+    /// Awaits `finish`, unless that has been done.
+    pub(crate) async fn finished(&self, finish: impl Future<Output = ()>) {
+        self.finished.get_or_init(|| finish).await;
     }
 
     fn lock_all(&self) -> Vec<MutexGuard<'_, Contents<K, V>>> {
@@ -179,30 +192,37 @@ impl<K: Key, V: Value> Local<K, V> {
         S: BuildHasher + Clone,
     {
         let Some(backlog) = &self.backlog else {
+            // What the keys' own code does wrong, it does before the first change.
+            contain("`Hash` or `Eq` of a key", || {
+                for write in &writes {
+                    shared.cache.contains(write.key());
+                }
+            })?;
             return shared.publish_all(writes);
         };
         if writes.len() > 1 && !backlog.coalesces() {
-            return Err(PersistentError::unsupported("atomic batches"));
+            return Err(PersistentError::no_batches());
         }
         // What fails by itself must fail before the first change is noted.
-        let mut copied = Vec::with_capacity(writes.len());
-        for write in writes {
-            let lane = self.lane_number(shared, write.key())?;
-            let copy = contain("`Clone` of a key or value", || write.clone())?;
-            copied.push((lane, write, copy));
+        let mut numbers = Vec::with_capacity(writes.len());
+        for write in &writes {
+            numbers.push(self.lane_number(shared, write.key())?);
         }
-        let mut recorded = Vec::with_capacity(copied.len());
-        for (lane, mut write, mut copy) in copied {
-            let lane = &mut lanes[lane];
-            recorded.push(shared.or_poison(CODE, || {
-                if resolve_new_key(shared, lane, &mut write) {
-                    copy = write.clone();
-                }
-                note(backlog, lane, copy);
-                write
-            })?);
+        let (writes, copies) = contain(CODE, || {
+            let mut copies = Pending::new();
+            let mut resolved = Vec::with_capacity(writes.len());
+            for (mut write, &number) in writes.into_iter().zip(&numbers) {
+                resolve_key(shared, &[&copies, &lanes[number].unsaved], &mut write)?;
+                copies.push(write.clone());
+                copies.make_searchable();
+                resolved.push(write);
+            }
+            Ok::<_, PersistentError>((resolved, copies.into_writes()))
+        })??;
+        for (number, copy) in numbers.into_iter().zip(copies) {
+            shared.or_poison(CODE, || note(backlog, &mut lanes[number], copy))?;
         }
-        shared.publish_all(recorded)
+        shared.publish_all(writes)
     }
 
     /// Notes a change that is to be stored.
@@ -220,9 +240,9 @@ impl<K: Key, V: Value> Local<K, V> {
             return Ok(write);
         };
         let copy = contain(CODE, || {
-            resolve_new_key(shared, lane, &mut write);
-            write.clone()
-        })?;
+            resolve_key(shared, &[&lane.unsaved], &mut write)?;
+            Ok::<_, PersistentError>(write.clone())
+        })??;
         shared.or_poison(CODE, || note(backlog, lane, copy))?;
         Ok(write)
     }
@@ -240,41 +260,47 @@ impl<K: Key, V: Value> Local<K, V> {
     }
 }
 
-/// Lets the write of a key that was new go by the key that the entry has by now, or had: equal keys may be written
-/// differently, and the store goes by what is written. Returns whether there is such a key.
-fn resolve_new_key<K, V, B, S>(
+/// Lets a write go by the key that its entry has by now, or had in what is `unsaved`: equal keys may be written differently,
+/// and the store goes by what is written.
+fn resolve_key<K, V, B, S>(
     shared: &Shared<K, V, B, S>,
-    lane: &Contents<K, V>,
+    unsaved: &[&Pending<K, V>],
     write: &mut Write<K, V>,
-) -> bool
+) -> Result<()>
 where
     K: Key,
     V: Value,
     B: StorageBackend<K, V>,
     S: BuildHasher + Clone,
 {
-    if !write.key_is_new() {
-        return false;
+    let removals = shared.cache.removals();
+    if !write.key_may_differ(removals) {
+        return Ok(());
     }
-    let unsaved = || Some(lane.unsaved.latest(write.key())?.key().clone());
-    let key = shared.cache.resident_key(write.key()).or_else(unsaved);
-    if key.is_none() {
-        return false;
+    let in_unsaved = || {
+        let latest = unsaved
+            .iter()
+            .find_map(|unsaved| unsaved.latest(write.key()));
+        latest.map(|latest| latest.key().clone())
+    };
+    match shared.cache.resident_key(write.key()).or_else(in_unsaved) {
+        Some(key) => write.go_by(key, removals, &shared.backend),
+        None => Ok(()),
     }
-    write.resolve_key(key);
-    write.prepare_again(&shared.backend);
-    true
 }
 
 /// Puts a write where the next save takes it from.
 fn note<K: Key, V>(backlog: &Backlog, lane: &mut Contents<K, V>, write: Write<K, V>) {
     let (entries, bytes) = (lane.unsaved.len(), lane.unsaved.bytes());
-    if backlog.coalesces() {
-        lane.unsaved.replace(write);
+    let replaced = if backlog.coalesces() {
+        lane.unsaved.replace(write)
     } else {
         lane.unsaved.push(write);
-    }
+        lane.unsaved.make_searchable();
+        None
+    };
     backlog.grown(lane.unsaved.len() - entries, bytes, lane.unsaved.bytes());
+    let _ = contain("`Drop` of a key or value", move || drop(replaced));
 }
 
 fn lanes<K, V>(count: usize) -> Box<[Lane<K, V>]> {

@@ -95,6 +95,7 @@ where
         &self,
         mut keep: impl FnMut(&K, &V) -> bool + Send + 'static,
     ) -> Result<usize> {
+        self.shared.status.check_writable()?;
         if self.capabilities().atomic_batches {
             let remove_others = move |transaction: &mut Transaction<'_, K, V, S>| {
                 let mut removed = 0;

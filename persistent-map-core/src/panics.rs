@@ -1,5 +1,6 @@
 //! Code that we are given may panic; that fails the call, not the map.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
@@ -35,8 +36,21 @@ pub(crate) async fn contain_async<T>(
     .await
 }
 
+/// The output of a future, or what it has panicked with.
+pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+    let mut future = pin!(future);
+    std::future::poll_fn(move |context| {
+        let poll = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+        match poll {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    })
+    .await
+}
+
 /// Dropping a panic's payload runs foreign code once more, and a second panic there must not get out.
-fn forget_payload(payload: Box<dyn std::any::Any + Send>) {
+fn forget_payload(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(second);
     }

@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use crate::panics::contain;
 use crate::write::{Encoded, Write};
 
 /// A list this short is searched as fast as it is looked up.
@@ -43,6 +44,8 @@ impl<K, V> Pending<K, V> {
     }
 
     pub(crate) fn into_writes(self) -> Vec<Write<K, V>> {
+        let latest = self.latest;
+        let _ = contain("`Drop` of a key", move || drop(latest));
         self.writes
     }
 }

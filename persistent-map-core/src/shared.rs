@@ -26,6 +26,8 @@ pub(crate) struct Shared<K, V, B, S> {
     pub(crate) flights: Flights<K>,
     /// Where the map was opened.
     pub(crate) runtime: Handle,
+    /// There is no store.
+    pub(crate) resident: bool,
 }
 
 impl<K, V, B, S> Shared<K, V, B, S>
@@ -37,83 +39,121 @@ where
     /// Shows a stored write to readers, and returns the value that it replaced.
     pub(crate) fn publish(&self, write: Write<K, V>) -> Result<Option<V>> {
         let mut changes = self.changes();
-        let old = self.show(write, changes.as_mut())?;
+        let old = self.show(write, &mut changes);
         self.announce(changes);
-        Ok(old)
+        old
     }
 
-    /// Shows the stored writes of one call, and returns how many of them have found an entry.
+    /// Shows the stored writes of one call, and returns how many of them have found an entry. If one cannot be shown, the
+    /// others are.
     pub(crate) fn publish_all(
         &self,
         writes: impl IntoIterator<Item = Write<K, V>>,
     ) -> Result<usize> {
         let mut changes = self.changes();
-        let mut found = 0;
+        let mut found = Ok(0);
         for write in writes {
-            let old = self.show(write, changes.as_mut())?;
-            found += usize::from(old.is_some());
-            let _ = contain("`Drop` of a value", move || drop(old));
+            match self.show(write, &mut changes) {
+                Ok(None) => {}
+                Ok(Some(old)) => {
+                    found = found.map(|found| found + 1);
+                    let _ = contain("`Drop` of a value", move || drop(old));
+                }
+                Err(error) => found = found.and(Err(error)),
+            }
         }
         self.announce(changes);
-        Ok(found)
+        found
     }
 
     /// Shows a stored clear.
     pub(crate) fn publish_clear(&self) -> Result<()> {
-        self.or_poison("`Drop` of a key or value", || {
-            if self.events.has_subscribers() {
+        let mut changes = self.changes();
+        if let Changes::Heard(list) = &mut changes {
+            let removed = contain("`Clone` of a key or value", || {
                 let entries = self.cache.all().into_iter();
-                let removed = entries.map(|(key, value)| Change::new(key, Some(value), None));
-                let removed: Vec<_> = removed.collect();
-                self.cache.clear();
-                self.announce(Some(removed));
-            } else {
-                self.cache.clear();
+                entries
+                    .map(|(key, value)| Change::new(key, Some(value), None))
+                    .collect()
+            });
+            match removed {
+                Ok(removed) => *list = removed,
+                Err(_) => changes = Changes::Missed,
             }
-            self.events.signal_all();
-        })
+        }
+        let cleared = self.or_poison("`Drop` of a key or value", || self.cache.clear());
+        self.events.signal_all();
+        self.announce(changes);
+        cleared
     }
 
     /// The caller's task has run `Hash` and `Eq` of this key before, so a panic here is one that comes and goes: the
     /// store has what memory has not, and only opening again can mend that.
-    fn show(
-        &self,
-        write: Write<K, V>,
-        changes: Option<&mut Vec<Change<K, V>>>,
-    ) -> Result<Option<V>> {
-        self.or_poison("`Hash`, `Eq` or `Clone` of a key or value", || {
-            let Some(changes) = changes else {
-                return self.cache.publish(write, |key| self.events.signal(key));
-            };
-            let (key, new) = (write.key().clone(), write.value().cloned());
-            let old = self.cache.publish(write, |key| self.events.signal(key));
-            if old.is_some() || new.is_some() {
-                changes.push(Change::new(key, old.clone(), new));
+    fn show(&self, write: Write<K, V>, changes: &mut Changes<K, V>) -> Result<Option<V>> {
+        let copy = match changes {
+            Changes::Heard(_) => contain("`Clone` of a key or value", || {
+                (write.key().clone(), write.value().cloned())
+            })
+            .ok(),
+            _ => None,
+        };
+        let old = self.or_poison("`Hash` or `Eq` of a key", || {
+            self.cache.publish(write, |key| self.events.signal(key))
+        })?;
+        if let Changes::Heard(list) = changes {
+            let old = contain("`Clone` of a value", || old.clone()).ok();
+            match copy.zip(old) {
+                Some(((key, new), old)) if old.is_some() || new.is_some() => {
+                    list.push(Change::new(key, old, new));
+                }
+                Some(_) => {}
+                None => *changes = Changes::Missed,
             }
-            old
-        })
+        }
+        Ok(old)
     }
 
-    /// A list to put changes into, if anybody wants to hear of them.
-    fn changes(&self) -> Option<Vec<Change<K, V>>> {
-        self.events.has_subscribers().then(Vec::new)
-    }
-
-    fn announce(&self, changes: Option<Vec<Change<K, V>>>) {
-        if let Some(changes) = changes
-            && !changes.is_empty()
-        {
-            self.events.send(Event::Changed(changes.into()));
+    /// Where the changes of a call are put.
+    fn changes(&self) -> Changes<K, V> {
+        if self.events.has_subscribers() {
+            Changes::Heard(Vec::new())
+        } else {
+            Changes::Unheard
         }
     }
 
+    fn announce(&self, changes: Changes<K, V>) {
+        let event = match changes {
+            Changes::Heard(list) if list.is_empty() => return,
+            Changes::Heard(list) => Event::Changed(list.into()),
+            // Somebody has subscribed meanwhile.
+            Changes::Unheard if self.events.has_subscribers() => Event::Missed(1),
+            Changes::Unheard => return,
+            Changes::Missed => Event::Missed(1),
+        };
+        // An old event may be dropped for it.
+        let _ = contain("`Drop` of a key or value", || self.events.send(event));
+    }
+
+    /// Runs what must not fail any more. Where it does, memory and store differ; without a store, nothing has changed.
     pub(crate) fn or_poison<T>(&self, code: &'static str, change: impl FnOnce() -> T) -> Result<T> {
         contain(code, change).map_err(|error| {
+            if self.resident {
+                return error;
+            }
             let error = error.unknown();
             self.status.poison(error.clone());
             error
         })
     }
+}
+
+/// What one call has changed, for those who want to hear of it.
+enum Changes<K, V> {
+    Unheard,
+    Heard(Vec<Change<K, V>>),
+    /// A key or value could not be cloned.
+    Missed,
 }
 
 impl<K, V, B, S> Shared<K, V, B, S>

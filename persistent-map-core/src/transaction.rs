@@ -149,8 +149,9 @@ where
     /// The changes, each speaking of its entry by the key that memory has for it.
     pub(crate) fn into_writes(self) -> Vec<Write<K, V>> {
         let mut writes = self.staged.into_writes();
+        let removals = self.cache.removals();
         for write in &mut writes {
-            write.resolve_key(self.cache.resident_key(write.key()));
+            write.resolve_key(self.cache.resident_key(write.key()), removals);
         }
         writes
     }
@@ -240,9 +241,17 @@ where
         commit
     }
 
-    fn answer(mut self: Box<Self>, stored: Result<()>) {
-        if let Some(answer) = self.answer.take() {
-            let _ = answer.send(stored.and_then(|()| self.into_result()));
+    fn answer(self: Box<Self>, stored: Result<()>) {
+        let Call {
+            run,
+            decided,
+            answer,
+        } = *self;
+        if let Some(answer) = answer {
+            let decided = decided.ok_or(PersistentError::WriterGone);
+            let _ = answer.send(stored.and(decided));
         }
+        // After the answer: what a closure owns may panic when it is dropped.
+        drop(run);
     }
 }

@@ -8,8 +8,8 @@ pub struct Write<K, V> {
     key: K,
     value: Option<V>,
     encoded: Option<Encoded>,
-    /// When it was prepared, memory had no equal key.
-    key_is_new: bool,
+    /// Until how many removals its key is known to be that of its entry; `None` if memory had no equal key.
+    resident_until: Option<u64>,
 }
 
 impl<K, V> Write<K, V> {
@@ -19,7 +19,7 @@ impl<K, V> Write<K, V> {
             key,
             value: Some(value),
             encoded: None,
-            key_is_new: false,
+            resident_until: None,
         }
     }
 
@@ -29,7 +29,7 @@ impl<K, V> Write<K, V> {
             key,
             value: None,
             encoded: None,
-            key_is_new: false,
+            resident_until: None,
         }
     }
 
@@ -48,16 +48,18 @@ impl<K, V> Write<K, V> {
         self.encoded.as_ref()
     }
 
-    /// Speaks of the entry by the key that it has already, or remembers that it has none.
-    pub(crate) fn resolve_key(&mut self, resident: Option<K>) {
-        self.key_is_new = resident.is_none();
+    /// Speaks of the entry by the key that it has already, or remembers that it has none. `removals` is how many entries
+    /// the cache had lost when it was asked: an entry that has gone may come back with its key written differently.
+    pub(crate) fn resolve_key(&mut self, resident: Option<K>, removals: u64) {
+        self.resident_until = resident.as_ref().map(|_| removals);
         if let Some(key) = resident {
             self.key = key;
         }
     }
 
-    pub(crate) fn key_is_new(&self) -> bool {
-        self.key_is_new
+    /// Whether memory must be asked again how the key is written.
+    pub(crate) fn key_may_differ(&self, removals: u64) -> bool {
+        self.resident_until != Some(removals)
     }
 
     pub(crate) fn set_encoded(&mut self, encoded: Option<Encoded>) {

@@ -28,10 +28,10 @@ use crate::transaction::Operation;
 use crate::verify::Comparison;
 use crate::write::Write;
 
-/// Writes in one commit at most, unless one call alone has more: enough to make the cost of a commit vanish, few enough to
-/// answer soon.
+/// No call is added to a group with so many writes: enough to make the cost of a commit vanish, few enough to answer soon. A
+/// call that is not cut into pieces may bring more.
 const MAX_GROUP: usize = 1024;
-/// Prepared bytes in one commit at most (8 MiB), unless one call alone has more.
+/// Nor to one with so many prepared bytes (8 MiB).
 const MAX_GROUP_BYTES: usize = 8 << 20;
 
 /// A call on its way to the writer.
@@ -157,9 +157,8 @@ where
         let writes = searchable.and_then(|()| {
             let writes = self.shared.evaluate(Some(&group.writes), &mut *call)?;
             if writes.len() > 1 && !self.atomic_batches {
-                return Err(PersistentError::unsupported(
-                    "changing several entries in one step (atomic batches)",
-                ));
+                let _ = contain("`Drop` of a key or value", move || drop(writes));
+                return Err(PersistentError::no_batches());
             }
             Ok(writes)
         });
@@ -189,19 +188,22 @@ where
     }
 
     async fn commit_batch(&self, mut writes: Vec<Write<K, V>>, calls: Vec<(usize, Then<K, V, S>)>) {
-        self.resolve_new_keys(&mut writes);
-        let stored = match self.shared.status.check_sound() {
+        let ready = self.shared.status.check_sound();
+        let stored = match ready.and_then(|()| self.resolve_keys(&mut writes)) {
             Ok(()) if writes.is_empty() => Ok(()),
             Ok(()) => self.shared.store(&writes).await,
-            poisoned => poisoned,
+            refused => refused,
         };
         let mut writes = writes.into_iter();
         for (count, then) in calls {
-            let mut writes = writes.by_ref().take(count);
+            let writes = writes.by_ref().take(count);
             match (&stored, then) {
                 (Ok(()), Then::Old(answer)) => {
-                    let old = writes.next().map(|write| self.shared.publish(write));
-                    respond(answer, old.unwrap_or(Ok(None)));
+                    let mut old = Ok(None);
+                    for write in writes {
+                        old = self.shared.publish(write);
+                    }
+                    respond(answer, old);
                 }
                 (Ok(()), Then::Count(answer)) => {
                     respond(answer, self.shared.publish_all(writes));
@@ -224,16 +226,18 @@ where
         }
     }
 
-    /// A key that was new when its write was prepared may meet an equal one by now: in memory, or earlier in its batch.
-    /// Equal keys may be written differently (the paths `a/b` and `a/b/`), and the store goes by what is written.
-    fn resolve_new_keys(&self, writes: &mut [Write<K, V>]) {
-        let resolved = contain("`Hash`, `Eq` or `Clone` of a key", || {
+    /// A key that was new when its write was prepared may meet an equal one by now: in memory, or earlier in its batch. And
+    /// an entry that was removed since may be back. Equal keys may be written differently (the paths `a/b` and `a/b/`), and
+    /// the store goes by what is written.
+    fn resolve_keys(&self, writes: &mut [Write<K, V>]) -> Result<()> {
+        let removals = self.shared.cache.removals();
+        contain("`Hash`, `Eq`, `Clone` or `Serialize` of a key", || {
             let mut first_in_batch: HashMap<&K, usize> = HashMap::new();
             let mut resolved = Vec::new();
             for (index, write) in writes
                 .iter()
                 .enumerate()
-                .filter(|(_, write)| write.key_is_new())
+                .filter(|(_, write)| write.key_may_differ(removals))
             {
                 if let Some(key) = self.shared.cache.resident_key(write.key()) {
                     resolved.push((index, key));
@@ -244,15 +248,10 @@ where
                     }
                 }
             }
-            resolved
-        });
-        for (index, key) in resolved.unwrap_or_default() {
-            let write = &mut writes[index];
-            write.resolve_key(Some(key));
-            let _ = contain("`Serialize` of a key or value", || {
-                write.prepare_again(&self.shared.backend);
-            });
-        }
+            resolved.into_iter().try_for_each(|(index, key)| {
+                writes[index].go_by(key, removals, &self.shared.backend)
+            })
+        })?
     }
 
     async fn clear(&self) -> Result<()> {
