@@ -8,6 +8,7 @@ mod conformance;
 mod disk;
 mod faulty;
 mod fixture;
+mod history;
 mod refusal;
 mod sample;
 mod stage;
@@ -17,6 +18,7 @@ pub use conformance::{Verdict, check_all};
 pub use disk::{Disk, DiskBackend};
 pub use faulty::{Fault, Faults, Faulty};
 pub use fixture::{Fixture, OpenWith, open_with};
+pub use history::{Anomaly, Answer, Call, Figures, History, Op, Rule};
 pub use refusal::assert_refused;
 pub use sample::{Item, Sample};
 
