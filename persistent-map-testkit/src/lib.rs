@@ -10,7 +10,10 @@ mod drive;
 mod faulty;
 mod fixture;
 mod history;
+<<<<<<< HEAD
 mod map_behaviour;
+=======
+>>>>>>> linear
 mod refusal;
 mod sample;
 mod stage;
@@ -22,7 +25,10 @@ pub use drive::make_random_calls;
 pub use faulty::{Fault, Faults, Faulty};
 pub use fixture::{Fixture, OpenWith, open_with};
 pub use history::{Anomaly, Answer, Call, Figures, History, Op, Rule};
+<<<<<<< HEAD
 pub use map_behaviour::*;
+=======
+>>>>>>> linear
 pub use refusal::assert_refused;
 pub use sample::{Item, Sample};
 

@@ -652,7 +652,7 @@ fn a_hundred_thousand_calls_on_one_key_are_checked() {
 fn depth_costs_no_stack() {
     for (calls, is_right) in [(100_000, true), (20_000, false)] {
         let history = History::new();
-        for n in 0..calls {
+        for n in 0_u64..calls {
             let replaced = n.checked_sub(1);
             history.call(0, 0, Op::Insert(n)).returned(replaced);
         }

@@ -30,8 +30,10 @@ pub(super) struct Optional {
     pub(super) op: Op,
     pub(super) call: u64,
     pub(super) epoch: usize,
-    /// The same write, begun before this one.
+    /// The same write, begun before this one: used first.
     pub(super) twin: Option<usize>,
+    /// The same write, begun after this one.
+    pub(super) next_twin: Option<usize>,
     /// Its place in a set of bits.
     pub(super) bit: usize,
 }
@@ -53,8 +55,8 @@ pub(super) struct Calls {
     /// The required calls by last stamp, and this stamp.
     pub(super) returns: Vec<(u64, usize)>,
     pub(super) epochs: Vec<Epoch>,
-    /// How many words a set of bits has.
-    pub(super) words: usize,
+    /// How much the optional calls can add, all together.
+    pub(super) room: u128,
 }
 
 impl Calls {
@@ -65,7 +67,7 @@ impl Calls {
             optional: Vec::new(),
             returns: Vec::new(),
             epochs: Vec::new(),
-            words: 0,
+            room: 0,
         };
         let mut bits = 0;
         for (index, record) in records.iter().enumerate() {
@@ -96,6 +98,7 @@ impl Calls {
                         call,
                         epoch,
                         twin: None,
+                        next_twin: None,
                         bit: bits,
                     });
                     bits += 1;
@@ -104,7 +107,8 @@ impl Calls {
             }
         }
         calls.begin_epoch(reopens.len(), &mut bits);
-        calls.words = bits.div_ceil(64);
+        let added = calls.optional.iter().map(|call| u128::from(call.op.adds()));
+        calls.room = added.sum();
         calls.returns.sort_unstable();
         for (rank, (_, at)) in calls.returns.iter().enumerate() {
             calls.required[*at].rank = rank;
@@ -130,18 +134,16 @@ impl Calls {
         });
         let optional = self.optional.iter();
         let seen = required.chain(optional.filter_map(|call| call.op.compares_with()));
-        let mut unseen = Unseen::new(seen.collect(), self.room());
+        let mut unseen = Unseen::new(seen.collect(), self.room);
         let mut twins = HashMap::new();
-        for (at, call) in self.optional.iter_mut().enumerate() {
+        for at in 0..self.optional.len() {
+            let call = &mut self.optional[at];
             call.op = unseen.replace(call.op);
             call.twin = twins.insert(call.op, at);
+            if let Some(twin) = call.twin {
+                self.optional[twin].next_twin = Some(at);
+            }
         }
-    }
-
-    /// How much the optional calls can add, all together.
-    fn room(&self) -> u128 {
-        let added = self.optional.iter().map(|call| u128::from(call.op.adds()));
-        added.sum()
     }
 
     /// What all calls together need and can put.
@@ -149,7 +151,7 @@ impl Calls {
         let required = self.required.iter();
         let named = required.flat_map(|call| call.wanted.into_iter().chain(call.left));
         let put = self.optional.iter().filter_map(|call| call.op.puts());
-        let mut values = Values::new(named.chain(put).collect(), self.room());
+        let mut values = Values::new(named.chain(put).collect(), self.room);
         for call in &self.required {
             values.want(call.wanted, true);
             values.make(call.left, true);

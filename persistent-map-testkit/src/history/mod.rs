@@ -1,6 +1,7 @@
 //! What many tasks asked of a map and were answered, and whether one order of the calls explains all of it.
 
 mod anomaly;
+mod bits;
 mod calls;
 mod model;
 mod search;
@@ -63,7 +64,8 @@ use self::model::State;
 /// - A call whose answer says that it changed nothing is ordered as soon as its answer is right.
 /// - An unanswered read is left out. An unanswered write is tried only where nothing else helps, and only if what it
 ///   leaves is what another call needs; of equal ones the first is tried.
-/// - What failed with some of the unanswered calls fails with more of them.
+/// - A way that leaves a value behind for good is left, if an answer still needs it.
+/// - What failed with some of the unanswered calls fails with more of them, and without those that had no part in it.
 ///
 /// To decide a history is NP-complete (Gibbons and Korach, *Testing shared memories*, 1997), so some take exponential
 /// time: many writes at once that answers do not tell apart. Values that are written once only keep a check fast.
