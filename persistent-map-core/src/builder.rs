@@ -248,11 +248,11 @@ where
             Loader::new(&shared.cache, self.on_corrupt, self.on_progress).report(Duration::ZERO)
         } else {
             let mut loader = Loader::new(&shared.cache, self.on_corrupt, self.on_progress);
-            let loaded = match check_timers(&self.write_mode) {
+            let found = match check_timers(&self.write_mode) {
                 Ok(()) => load(&shared, &mut loader, self.migrations).await,
                 missing => missing,
             };
-            if let Err(error) = loaded {
+            if let Err(error) = found {
                 tracing::error!(target: "persistent_map", %error, "cannot open the map");
                 // The reason to give is the first one; the store is released as well as it can be, unless it is another
                 // map's.
@@ -267,7 +267,7 @@ where
 
         let engine = match self.write_mode {
             _ if capabilities.resident => Engine::Resident(Arc::new(Local::resident())),
-            WriteMode::Behind(limits) => behind(&runtime, &shared, capabilities, limits)?,
+            WriteMode::Behind(limits) => behind(&runtime, &shared, capabilities, limits),
             WriteMode::Through => {
                 let (queue, writer) = Writer::pair(Arc::clone(&shared), self.queue_capacity);
                 runtime.spawn(writer.run());
@@ -342,7 +342,7 @@ fn behind<K, V, B, S>(
     shared: &SharedMap<K, V, B, S>,
     capabilities: Capabilities,
     limits: Behind,
-) -> Result<Engine<K, V, S>>
+) -> Engine<K, V, S>
 where
     K: Key,
     V: Value,
@@ -354,7 +354,7 @@ where
     let (notes, inbox) = mpsc::unbounded_channel();
     let saver = Saver::new(Arc::clone(shared), Arc::clone(&local), limits, inbox);
     runtime.spawn(saver.run());
-    Ok(Engine::Behind(local, notes))
+    Engine::Behind(local, notes)
 }
 
 impl<K, V, B, S> fmt::Debug for Builder<K, V, B, S> {

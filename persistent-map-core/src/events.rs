@@ -281,18 +281,18 @@ impl<K: Key, V: Value> Watch<K, V> {
     /// # Cancel safety
     /// Dropping the future loses no change.
     pub async fn changed(&mut self) -> Result<Option<V>> {
-        let next = poll_fn(|context| self.poll_change(context)).await;
-        next.ok_or(PersistentError::Closed)
+        poll_fn(|context| self.poll_change(context)).await
     }
 
-    fn poll_change(&mut self, context: &mut Context<'_>) -> Poll<Option<Option<V>>> {
+    fn poll_change(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<V>>> {
         let Some(changes) = &mut self.changes else {
-            return Poll::Ready(None);
+            return Poll::Ready(Err(PersistentError::Closed));
         };
         // A map that is gone has no values, which is not to say that they were removed.
         Pin::new(changes).poll_next(context).map(|change| {
-            let map = change.and_then(|()| self.map.upgrade())?;
-            Some(map.value(&self.key))
+            let map = change.and_then(|()| self.map.upgrade());
+            let map = map.ok_or(PersistentError::Closed)?;
+            Ok(map.value(&self.key))
         })
     }
 }
@@ -304,7 +304,7 @@ impl<K: Key + Unpin, V: Value> Stream for Watch<K, V> {
         if std::mem::take(&mut self.first) {
             return Poll::Ready(Some(self.get()));
         }
-        self.poll_change(context)
+        self.poll_change(context).map(Result::ok)
     }
 }
 

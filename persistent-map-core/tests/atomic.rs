@@ -303,7 +303,7 @@ async fn calls_in_one_group_build_on_each_other() {
         .unwrap();
     let before = faults.writes();
     // All are queued before the writer runs.
-    let (a, b, c, d, e) = tokio::join!(
+    let (insert, update, swap, remove, absent) = tokio::join!(
         map.insert(key(), 1u64),
         map.update("key", |n| *n += 1),
         map.compare_and_swap(key(), Some(2), Some(10)),
@@ -311,10 +311,10 @@ async fn calls_in_one_group_build_on_each_other() {
         map.insert_if_absent(key(), 20),
     );
     assert_eq!(
-        (a.unwrap(), b.unwrap(), c.unwrap()),
+        (insert.unwrap(), update.unwrap(), swap.unwrap()),
         (None, Some(()), Ok(()))
     );
-    assert_eq!((d.unwrap(), e.unwrap()), (Some(10), None));
+    assert_eq!((remove.unwrap(), absent.unwrap()), (Some(10), None));
     assert_eq!(disk.entries(), HashMap::from([(key(), 20)]));
     assert_eq!(faults.writes() - before, 1, "commits");
 }

@@ -22,7 +22,7 @@ async fn replay<B: StorageBackend<u32, u64>>(map: PersistentMap<u32, u64, B>) {
         let map = map.clone();
         tasks.spawn(async move {
             for n in 0..40u64 {
-                let key = (task * 3 + n) as u32 % 10;
+                let key = u32::try_from((task * 3 + n) % 10).unwrap();
                 match n % 5 {
                     0 => drop(map.insert(key, task * 100 + n).await.unwrap()),
                     1 => drop(map.update(&key, |value| *value += 1).await.unwrap()),

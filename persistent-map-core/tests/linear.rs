@@ -27,7 +27,7 @@ async fn drive<B: StorageBackend<u64, u64>>(
 }
 
 /// What the next owner finds is part of the history.
-async fn look<B: StorageBackend<u64, u64>>(map: &PersistentMap<u64, u64, B>, history: &History) {
+fn look<B: StorageBackend<u64, u64>>(map: &PersistentMap<u64, u64, B>, history: &History) {
     history.reopened();
     for key in 0..KEYS {
         let call = history.call(99, key, Op::Get);
@@ -66,7 +66,7 @@ async fn with_a_store_that_fails_and_is_reopened() {
             let map = PersistentMap::builder(faults.wrap(backend)).queue_capacity(4);
             let map = map.open().await.unwrap();
             if round > 0 {
-                look(&map, &history).await;
+                look(&map, &history);
             }
             let fault = [
                 Fault::Refused,
@@ -74,7 +74,8 @@ async fn with_a_store_that_fails_and_is_reopened() {
                 Fault::UnknownNotApplied,
                 Fault::Panic,
             ];
-            faults.fail_nth(3 + seed % 17, fault[(seed / 2 + round) as usize % 4]);
+            let kind = fault[usize::try_from((seed / 2 + round) % 4).unwrap()];
+            faults.fail_nth(3 + seed % 17, kind);
             drive(&map, &history, seed * 10 + round).await;
             drop_after_polls(map.close(), 1).await;
             let _ = map.close().await;
@@ -107,7 +108,7 @@ async fn write_behind() {
                 .await
                 .unwrap();
             if round > 0 {
-                look(&map, &history).await;
+                look(&map, &history);
             }
             faults.fail_nth(3 + seed % 5, Fault::Refused);
             drive(&map, &history, seed * 10 + round).await;

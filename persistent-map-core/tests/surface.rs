@@ -7,13 +7,13 @@ use persistent_map_core::{
     StorageBackend, Subscription, Values, Watch, copy,
 };
 
-type Map = PersistentMap<String, u64, Box2>;
+type Map = PersistentMap<String, u64, Anything>;
 
 /// Any backend will do: nothing here is run.
-struct Box2;
+struct Anything;
 
 #[persistent_map_core::async_trait]
-impl StorageBackend<String, u64> for Box2 {
+impl StorageBackend<String, u64> for Anything {
     async fn load_all(&self) -> Result<std::collections::HashMap<String, u64>, PersistentError> {
         Ok(std::collections::HashMap::new())
     }
@@ -29,14 +29,15 @@ impl StorageBackend<String, u64> for Box2 {
 }
 
 fn send<T: Send>(_: T) {}
+fn send_type<T: Send>() {}
 fn owned<T: Send + 'static>(_: T) {}
 
 /// Every public future can be given to `tokio::spawn`.
 #[allow(dead_code, reason = "it is there to be compiled")]
 fn every_future_is_send(map: &Map, other: &Map, events: &mut Subscription<String, u64>) {
     let key = String::new;
-    send(PersistentMap::<String, u64, _>::new(Box2));
-    let builder = || PersistentMap::<String, u64, _>::builder(Box2);
+    send(PersistentMap::<String, u64, _>::new(Anything));
+    let builder = || PersistentMap::<String, u64, _>::builder(Anything);
     send(builder().open());
     send(builder().open_with_report());
     send(map.insert(key(), 1));
@@ -94,12 +95,13 @@ fn types_can_cross_threads() {
     check::<Change<String, u64>>();
     check::<Event<String, u64>>();
     check::<Copied>();
-    fn send<T: Send>() {}
-    send::<Builder<String, u64, Box2>>();
-    send::<Iter<String, u64>>();
-    send::<Keys<String>>();
-    send::<Values<String, u64>>();
-    send::<Subscription<String, u64>>();
-    send::<Watch<String, u64>>();
-    send::<Copy<'_, String, u64, Box2, std::hash::RandomState, Box2, std::hash::RandomState>>();
+    send_type::<Builder<String, u64, Anything>>();
+    send_type::<Iter<String, u64>>();
+    send_type::<Keys<String>>();
+    send_type::<Values<String, u64>>();
+    send_type::<Subscription<String, u64>>();
+    send_type::<Watch<String, u64>>();
+    send_type::<
+        Copy<'_, String, u64, Anything, std::hash::RandomState, Anything, std::hash::RandomState>,
+    >();
 }

@@ -10,10 +10,7 @@ mod drive;
 mod faulty;
 mod fixture;
 mod history;
-<<<<<<< HEAD
 mod map_behaviour;
-=======
->>>>>>> linear
 mod refusal;
 mod sample;
 mod stage;
@@ -25,10 +22,7 @@ pub use drive::make_random_calls;
 pub use faulty::{Fault, Faults, Faulty};
 pub use fixture::{Fixture, OpenWith, open_with};
 pub use history::{Anomaly, Answer, Call, Figures, History, Op, Rule};
-<<<<<<< HEAD
 pub use map_behaviour::*;
-=======
->>>>>>> linear
 pub use refusal::assert_refused;
 pub use sample::{Item, Sample};
 
