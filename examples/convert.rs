@@ -1,10 +1,10 @@
 //! Copies the airports from one file into another, of another kind; the endings say which.
 //!
 //! ```text
-//! cargo run --release --example convert -- examples/data/airports.csv example-data/airports-copy.db
+//! cargo run --release --example convert -- example-data/airports.csv example-data/airports-copy.db
 //! ```
 //!
-//! The copy is read back from its store and compared. It can be interrupted and repeated.
+//! `cargo run --example airports_csv` makes such a file. The copy is read back from its store and compared. It can be interrupted and repeated.
 
 use std::path::Path;
 
