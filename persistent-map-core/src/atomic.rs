@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hash};
 use crate::backend::{Key, StorageBackend, Value};
 use crate::engine::Scope;
 use crate::error::{PersistentError, Result};
-use crate::map::PersistentMap;
+use crate::map::{PersistentMap, owned};
 use crate::panics::{contain, contain_async};
 use crate::transaction::Decision;
 
@@ -343,8 +343,4 @@ impl<K: Key, V: Value, S: BuildHasher + Clone> Entry<'_, '_, K, V, S> {
             None => drop(self.transaction.remove(self.key)),
         }
     }
-}
-
-pub(crate) fn owned<Q: ToOwned + ?Sized>(key: &Q) -> Result<Q::Owned> {
-    contain("`ToOwned` of a key", || key.to_owned())
 }

@@ -38,6 +38,19 @@ use crate::transaction::Transaction;
 /// ```
 pub struct Blocking<K, V, B, S = RandomState>(PersistentMap<K, V, B, S>);
 
+impl<K, V, B, S> PersistentMap<K, V, B, S>
+where
+    K: Key,
+    V: Value,
+    B: StorageBackend<K, V>,
+    S: BuildHasher + Clone + Send + Sync + 'static,
+{
+    /// A handle for code that cannot await.
+    pub fn blocking(&self) -> Blocking<K, V, B, S> {
+        Blocking(self.clone())
+    }
+}
+
 /// **Errors** are those of the async calls; and [`Panicked`](PersistentError::Panicked) inside of async code.
 #[allow(
     clippy::missing_errors_doc,
@@ -50,10 +63,6 @@ where
     B: StorageBackend<K, V>,
     S: BuildHasher + Clone + Send + Sync + 'static,
 {
-    pub(crate) fn new(map: PersistentMap<K, V, B, S>) -> Self {
-        Blocking(map)
-    }
-
     /// The map itself.
     pub fn map(&self) -> &PersistentMap<K, V, B, S> {
         &self.0

@@ -5,14 +5,13 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
-use crate::atomic::owned;
 use crate::backend::{Key, StorageBackend, Value};
-use crate::blocking::Blocking;
 use crate::capabilities::Capabilities;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::events::{Subscription, Watch};
 use crate::iter::{Iter, Keys, Values};
+use crate::panics::contain;
 use crate::shared::Shared;
 use crate::status::Stats;
 use crate::write::Write;
@@ -263,11 +262,6 @@ where
         self.engine.close(&self.shared).await
     }
 
-    /// A handle for code that cannot await.
-    pub fn blocking(&self) -> Blocking<K, V, B, S> {
-        Blocking::new(self.clone())
-    }
-
     async fn write(&self, write: Write<K, V>) -> Result<Option<V>> {
         self.engine.write(&self.shared, write).await
     }
@@ -413,4 +407,9 @@ where
             .field("phase", &self.stats().phase)
             .finish_non_exhaustive()
     }
+}
+
+/// The key that a borrowed one stands for.
+pub(crate) fn owned<Q: ToOwned + ?Sized>(key: &Q) -> Result<Q::Owned> {
+    contain("`ToOwned` of a key", || key.to_owned())
 }
