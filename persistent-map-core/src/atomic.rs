@@ -28,7 +28,7 @@ where
     S: BuildHasher + Clone + Send + Sync + 'static,
 {
     /// Changes the value of `key` in place, and returns what `change` returned. `None` if there is no such key; then
-    /// `change` is not called.
+    /// `change` is not called. Costs a clone of the value: readers see the old one until the new one is stored.
     ///
     /// # Errors
     /// As for [`insert`](Self::insert).

@@ -349,7 +349,8 @@ where
         &self.shared.backend
     }
 
-    /// What the backend can do, and what `Ok` of a write survives.
+    /// What the backend can do, and what `Ok` of a write survives; with [`WriteMode::Behind`](crate::WriteMode::Behind), what
+    /// `Ok` of a [`flush`](Self::flush) does.
     pub fn capabilities(&self) -> Capabilities {
         self.capabilities
     }
