@@ -33,13 +33,15 @@ fn transfer(
 ) -> Result<i64, NoTransfer> {
     let source = tx.get(&from).unwrap_or(0);
     tx.insert(from, source - amount);
+    // In the middle, where the sum is wrong.
+    match amount % 10 {
+        3 => return Err(NoTransfer::Planned),
+        7 => panic!("a planned panic"),
+        _ => {}
+    }
     let target = tx.get(&to).unwrap_or(0);
     tx.insert(to, target + amount);
-    match amount % 10 {
-        3 => Err(NoTransfer::Planned),
-        7 => panic!("a planned panic"),
-        _ => Ok(source),
-    }
+    Ok(source)
 }
 
 /// Sixteen tasks move money at random; some closures fail, some panic, some callers give up. No look at the whole ever
