@@ -95,12 +95,17 @@ async fn a_task_that_only_writes_does_not_keep_the_saver_from_two_threads() {
 #[tokio::test]
 async fn a_flush_is_a_watermark() {
     let disk = Disk::new();
-    let map = behind(disk.backend(), lazy()).await;
-    for round in 0..20 {
+    let faults = Faults::new();
+    let map = behind(faults.wrap(disk.backend()), lazy()).await;
+    for (round, commits) in (0..20).zip(1..) {
         map.insert(round, round).await.unwrap();
+        map.insert_many((100..120).map(|n| (n, round)))
+            .await
+            .unwrap();
         map.remove(&(round / 2)).await.unwrap();
         map.flush().await.unwrap();
         assert_eq!(disk.entries(), map.iter().collect());
+        assert_eq!(faults.writes(), commits, "a save is one commit");
     }
     assert_eq!(map.stats().unsaved, 0);
 }
