@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 use crate::backend::{Key, StorageBackend, Value};
-use crate::behind::{Backlog, Behind, Saver, WriteMode};
+use crate::backlog::Backlog;
 use crate::cache::Cache;
 use crate::capabilities::Capabilities;
 use crate::engine::Engine;
@@ -24,8 +24,10 @@ use crate::local::Local;
 use crate::map::PersistentMap;
 use crate::migrate::{Migration, Upgrade};
 use crate::panics::{contain, contain_async};
+use crate::saver::Saver;
 use crate::shared::{Shared, SharedMap};
 use crate::status::Status;
+use crate::write_mode::{Behind, WriteMode};
 use crate::writer::Writer;
 
 impl<K, V, B> PersistentMap<K, V, B>

@@ -9,7 +9,7 @@ use std::task::{Poll, ready};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Key, StorageBackend, Value};
-use crate::behind::Note;
+use crate::backlog::Note;
 use crate::error::{PersistentError, Result};
 use crate::local::Local;
 use crate::panics::contain;

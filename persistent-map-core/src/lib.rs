@@ -7,6 +7,7 @@ mod error;
 mod panics;
 mod row;
 mod write;
+mod write_mode;
 
 // Contract: what map and store promise each other.
 mod adapter;
@@ -14,7 +15,7 @@ mod backend;
 mod byte_store;
 
 // Engine: from an accepted write to a committed and published one.
-mod behind;
+mod backlog;
 mod cache;
 mod engine;
 mod events;
@@ -23,6 +24,7 @@ mod load;
 mod local;
 mod migrate;
 mod pending;
+mod saver;
 mod shared;
 mod status;
 mod transaction;
@@ -41,7 +43,6 @@ mod map;
 mod builder;
 
 pub use backend::{DynBackend, Key, LoadSink, StorageBackend, Value};
-pub use behind::{Behind, WriteMode};
 pub use blocking::Blocking;
 pub use builder::Builder;
 pub use byte_store::{ByteStore, ByteWrite, Format, RowSink, RowVerdict};
@@ -61,6 +62,7 @@ pub use row::{CorruptRow, Location};
 pub use status::{Phase, Stats};
 pub use transaction::Transaction;
 pub use write::{Encoded, Write};
+pub use write_mode::{Behind, WriteMode};
 
 /// Re-exported, so that a backend needs no dependency of its own for `#[async_trait]`.
 pub use async_trait::async_trait;

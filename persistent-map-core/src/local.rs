@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
 
 use crate::backend::{Key, StorageBackend, Value};
-use crate::behind::Backlog;
+use crate::backlog::Backlog;
 use crate::error::{PersistentError, Result};
 use crate::panics::contain;
 use crate::pending::Pending;

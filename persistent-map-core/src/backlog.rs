@@ -1,0 +1,194 @@
+//! What write-behind has accepted and not stored: how much, and whether there is room for more.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::coop::consume_budget;
+use tokio::time::Instant;
+
+use crate::error::{PersistentError, Result};
+use crate::write_mode::Behind;
+
+/// What the saver hears. Few at a time: one for each save, and one for each caller who waits.
+pub(crate) enum Note<V> {
+    /// Something is unsaved, since this moment.
+    Unsaved(Instant),
+    /// Half of what may be unsaved is.
+    Soon,
+    Flush(oneshot::Sender<Result<()>>),
+    Verify(fn(&V, &V) -> bool, oneshot::Sender<Result<u64>>),
+    Close,
+}
+
+/// How much is unsaved, and whether the store works. Shared by those who write and the saver.
+pub(crate) struct Backlog {
+    limits: Behind,
+    coalesces: bool,
+    entries: AtomicUsize,
+    bytes: AtomicUsize,
+    /// Entries that the store has refused for what they are. They take no room from others.
+    refused: AtomicUsize,
+    /// Whether the saver has been told of what is unsaved since the last cut.
+    told: AtomicBool,
+    told_soon: AtomicBool,
+    failing: AtomicBool,
+    failure: Mutex<Option<Arc<PersistentError>>>,
+    /// Wakes writers who wait for room.
+    room: watch::Sender<()>,
+}
+
+impl Backlog {
+    /// `coalesces`: the store takes all that is unsaved in one commit, so only the latest change of a key need be kept.
+    pub(crate) fn new(limits: Behind, coalesces: bool) -> Self {
+        Backlog {
+            limits,
+            coalesces,
+            entries: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
+            told: AtomicBool::new(false),
+            told_soon: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            room: watch::Sender::new(()),
+        }
+    }
+
+    pub(crate) fn coalesces(&self) -> bool {
+        self.coalesces
+    }
+
+    pub(crate) fn entries(&self) -> usize {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there is room for one more. Refuses while the store fails.
+    pub(crate) async fn room(&self, check: impl Fn() -> Result<()>) -> Result<()> {
+        // A task whose calls never wait would keep the saver from its thread for good.
+        consume_budget().await;
+        check()?;
+        if self.has_room() {
+            return self.check_storing();
+        }
+        let mut room = self.room.subscribe();
+        loop {
+            check()?;
+            self.check_storing()?;
+            if self.has_room() {
+                return Ok(());
+            }
+            // The sender is in `self`, so it cannot have gone.
+            let _ = room.changed().await;
+        }
+    }
+
+    /// Everything that is accepted and not stored.
+    pub(crate) fn unsaved_entries(&self) -> usize {
+        self.entries() + self.refused.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Acquire)
+    }
+
+    fn has_room(&self) -> bool {
+        self.entries() < self.limits.max_entries && self.bytes() < self.limits.max_bytes
+    }
+
+    pub(crate) fn check_storing(&self) -> Result<()> {
+        // As many refused ones as there may be unsaved ones are a failure of the store, too.
+        let refused = self.refused.load(Ordering::Relaxed);
+        if !self.failing.load(Ordering::Acquire) && refused < self.limits.max_entries {
+            return Ok(());
+        }
+        match &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(source) => Err(self.unsaved(source)),
+            None => Ok(()),
+        }
+    }
+
+    fn unsaved(&self, source: &Arc<PersistentError>) -> PersistentError {
+        PersistentError::Unsaved {
+            entries: self.unsaved_entries() as u64,
+            source: Arc::clone(source),
+        }
+    }
+
+    /// Counts what a lane has gained. The lane is locked.
+    pub(crate) fn grown(&self, entries: usize, bytes_before: usize, bytes_now: usize) {
+        self.entries.fetch_add(entries, Ordering::Relaxed);
+        if bytes_now >= bytes_before {
+            let more = bytes_now - bytes_before;
+            self.bytes.fetch_add(more, Ordering::Relaxed);
+        } else {
+            let less = bytes_before - bytes_now;
+            self.bytes.fetch_sub(less, Ordering::Relaxed);
+        }
+    }
+
+    /// What the saver should be told after a change, if it has not been told.
+    pub(crate) fn note<V>(&self) -> Option<Note<V>> {
+        let half_full = self.entries() > self.limits.max_entries / 2
+            || self.bytes() > self.limits.max_bytes / 2;
+        // First, because writers may have to wait from now on, and then nobody else would tell.
+        if half_full && !self.told_soon.swap(true, Ordering::AcqRel) {
+            return Some(Note::Soon);
+        }
+        if !self.told.load(Ordering::Relaxed) && !self.told.swap(true, Ordering::AcqRel) {
+            return Some(Note::Unsaved(Instant::now()));
+        }
+        None
+    }
+
+    /// All lanes are locked, and are being emptied: the next change is the first one again.
+    pub(crate) fn is_cut(&self) {
+        self.told.store(false, Ordering::Release);
+        self.told_soon.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn saved(&self, entries: usize, bytes: usize) {
+        self.entries.fetch_sub(entries, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.room.send_replace(());
+    }
+
+    /// Counts those that the store refuses, and remembers why.
+    pub(crate) fn set_refused(&self, refused: usize, why: Option<&PersistentError>) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.refused.swap(refused, Ordering::Relaxed);
+        match why {
+            Some(why) => {
+                failure.get_or_insert_with(|| Arc::new(why.clone()));
+            }
+            None if before > 0 => *failure = None,
+            None => {}
+        }
+        drop(failure);
+        self.room.send_replace(());
+    }
+
+    pub(crate) fn failed(&self, error: &PersistentError) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first one, until the store works again.
+        failure.get_or_insert_with(|| Arc::new(error.clone()));
+        self.failing.store(true, Ordering::Release);
+        drop(failure);
+        self.room.send_replace(());
+    }
+
+    pub(crate) fn works(&self) {
+        if self.failing.swap(false, Ordering::AcqRel) && self.refused.load(Ordering::Relaxed) == 0 {
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// Lets go of everybody who waits for room.
+    pub(crate) fn wake_all(&self) {
+        self.room.send_replace(());
+    }
+}
