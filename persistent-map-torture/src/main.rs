@@ -9,10 +9,12 @@
 //! Exit codes: 0 all promises kept, 1 one was broken, 2 the harness itself failed, 3 this machine cannot run the proof.
 
 mod behind;
+mod cancel;
 mod dump;
 mod failure;
 mod kill;
 mod ledger;
+mod linear;
 mod oracle;
 mod planted;
 mod prefixes;
@@ -56,6 +58,10 @@ enum Command {
     /// A disk that fills up and is relieved while the map stays open (needs root)
     #[cfg(target_os = "linux")]
     Diskfull(disk_full::Args),
+    /// Every call dropped at any of its polls
+    Cancel(cancel::Args),
+    /// Recorded histories with callers that give up, errors and reopening: one order must explain each
+    Linear(linear::Args),
     /// Writes to a store and says what it does
     #[command(hide = true)]
     Worker(worker::Args),
@@ -80,6 +86,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Kill(args) => kill::run(&args).map(Some),
         Command::Recode(args) => recode::run(&args).map(Some),
+        Command::Cancel(args) => cancel::run(&args).map(Some),
+        Command::Linear(args) => linear::run(&args).map(Some),
         #[cfg(target_os = "linux")]
         Command::Faults(args) => faults::run(&args).map(Some),
         #[cfg(target_os = "linux")]
