@@ -209,7 +209,7 @@ async fn next_one_tries<B: StorageBackend<String, u64>>(map: Map<B>) {
                     1 => panic!("a planted panic"),
                     // Until the caller gives up.
                     2 => std::future::pending().await,
-                    n => Ok::<_, PersistentError>(n as u64),
+                    _ => Ok::<_, PersistentError>(3),
                 }
             };
             let call = map.get_or_try_insert_with(key(), init);
