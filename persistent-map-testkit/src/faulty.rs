@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use persistent_map_core::{
     Capabilities, Encoded, Key, LoadSink, PersistentError, Result, StorageBackend, Value, Write,
 };
-use tokio::sync::watch;
+use tokio::sync::{RwLock, RwLockWriteGuard, watch};
 
 /// How a write fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct Faults(Arc<Switches>);
 struct Switches {
     plan: Mutex<Plan>,
     paused: watch::Sender<bool>,
+    /// Read by each write under way.
+    still: RwLock<()>,
 }
 
 #[derive(Default)]
@@ -106,6 +108,14 @@ impl Faults {
         self.0.paused.send_replace(false);
     }
 
+    /// Waits until no write is under way, and lets none begin before the guard is dropped. So that the files of a store can
+    /// be copied as they are at one moment.
+    pub async fn hold_still(&self) -> Stillness<'_> {
+        Stillness {
+            _guard: self.0.still.write().await,
+        }
+    }
+
     /// How many writes have begun: `save`, `delete`, `apply`, `clear` and `replace` count one each.
     pub fn writes(&self) -> u64 {
         self.plan().writes
@@ -128,6 +138,7 @@ impl Faults {
         let mut paused = self.0.paused.subscribe();
         // The sender is in `self`, so it cannot have gone.
         let _ = paused.wait_for(|paused| !paused).await;
+        let _under_way = self.0.still.read().await;
         let failure = || PersistentError::storage("writing", "a fault was injected");
         match fault {
             None => write.await,
@@ -140,6 +151,12 @@ impl Faults {
             Some(Fault::Panic) => panic!("a panic was injected"),
         }
     }
+}
+
+/// While it lives, no write begins. From [`Faults::hold_still`].
+#[must_use = "writes go on as soon as it is dropped"]
+pub struct Stillness<'a> {
+    _guard: RwLockWriteGuard<'a, ()>,
 }
 
 /// A backend that does what the inner one does, unless its [`Faults`] say otherwise.

@@ -19,7 +19,7 @@ pub use behaviour::*;
 pub use conformance::{Verdict, check_all};
 pub use disk::{Disk, DiskBackend};
 pub use drive::make_random_calls;
-pub use faulty::{Fault, Faults, Faulty};
+pub use faulty::{Fault, Faults, Faulty, Stillness};
 pub use fixture::{Fixture, OpenWith, open_with};
 pub use history::{Anomaly, Answer, Call, Figures, History, Op, Rule};
 pub use map_behaviour::*;

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::disk::Disk;
 use crate::drop_after_polls;
+use crate::faulty::Faults;
 use crate::fixture::Fixture;
 use crate::stage::{MapOf, Stage, assert_same, join, key, ok, value};
 
@@ -366,8 +367,11 @@ pub async fn write_behind_leaves_a_prefix<F: Fixture>(fixture: &F) {
     const KEYS: u64 = 7;
     const WRITES: u64 = 400;
     let stage = Stage::new(fixture);
+    let faults = Faults::new();
     let often = Behind::new().max_delay(Duration::ZERO).max_entries(20);
-    let map = stage.map_in(WriteMode::Behind(often)).await;
+    let builder = PersistentMap::builder(faults.wrap(stage.open().await));
+    let builder = builder.write_mode(WriteMode::Behind(often));
+    let map = ok("opening a map", builder.open().await);
     let values: Arc<Vec<F::Value>> = Arc::new((0..WRITES).map(value::<F>).collect());
     let writer = tokio::spawn({
         let (map, values) = (map.clone(), Arc::clone(&values));
@@ -387,7 +391,9 @@ pub async fn write_behind_leaves_a_prefix<F: Fixture>(fixture: &F) {
     while !writer.is_finished() {
         // A loop that never waits could keep the writer from running at all.
         tokio::time::sleep(Duration::from_millis(1)).await;
+        let still = faults.hold_still().await;
         let found = stage.crash_image().await;
+        drop(still);
         let mut model = HashMap::new();
         let mut is_one_of_them = found == model;
         for (n, value) in (0..).zip(values.iter()) {
@@ -400,13 +406,13 @@ pub async fn write_behind_leaves_a_prefix<F: Fixture>(fixture: &F) {
             found.len()
         );
     }
-    ok(
-        "the writer",
-        writer
-            .await
-            .map_err(|error| PersistentError::storage("writing", error)),
-    );
-    stage.close_and_compare(map).await;
+    if let Err(error) = writer.await {
+        std::panic::resume_unwind(error.into_panic());
+    }
+    ok("close", map.close().await);
+    if !volatile {
+        assert_same("the store", &stage.reopened().await, &map.iter().collect());
+    }
 }
 
 /// `verify` finds that what was written is what is stored, and `copy` moves it to another store and back.
