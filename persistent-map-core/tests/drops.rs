@@ -1,0 +1,92 @@
+//! Keys, values and closures that panic when they are dropped: what goes on without their caller goes on.
+
+use persistent_map_core::{PersistentError, PersistentMap, Phase};
+use persistent_map_testkit::{Disk, Faults, drop_after_polls};
+
+mod support;
+use support::panicky::{Code, Panicky, has_panicked, panic_next};
+use support::{Shelf, behind, lazy, soon};
+
+#[tokio::test]
+async fn an_answer_that_reaches_nobody_does_not_end_the_writer() {
+    let faults = Faults::new();
+    let map = PersistentMap::new(faults.wrap(Shelf::bincode()))
+        .await
+        .unwrap();
+    map.insert(1, Panicky(1)).await.unwrap();
+    faults.pause();
+    drop_after_polls(map.insert(1, Panicky(2)), 1).await;
+    panic_next(Code::Drop);
+    faults.resume();
+    map.flush().await.unwrap();
+    assert!(has_panicked());
+    map.insert(2, Panicky(2)).await.unwrap();
+    assert_eq!(map.len(), 2);
+}
+
+#[tokio::test]
+async fn a_change_that_is_replaced_before_it_is_stored_does_not_end_writing() {
+    let disk = Disk::new();
+    let map = behind(disk.backend(), lazy()).await;
+    map.insert(1, Panicky(1)).await.unwrap();
+    panic_next(Code::Drop);
+    let old = map.insert(1, Panicky(2)).await.unwrap();
+    assert!(has_panicked());
+    assert_eq!((old, map.stats().phase), (Some(Panicky(1)), Phase::Open));
+    map.close().await.unwrap();
+    assert_eq!(disk.entries(), map.iter().collect());
+}
+
+#[tokio::test]
+async fn a_closure_is_dropped_after_the_answer() {
+    struct Guard;
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking(), "planted");
+        }
+    }
+    let map = PersistentMap::new(Shelf::bincode()).await.unwrap();
+    let guard = Guard;
+    let change = move |_| {
+        let _guard = &guard;
+        Some(1)
+    };
+    let computed = map.compute(1, change).await;
+    assert!(computed.is_ok(), "{computed:?}");
+    map.insert(2, 2).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_too_much_for_the_store_does_not_end_the_writer() {
+    let map = PersistentMap::new(Disk::new().one_at_a_time_backend())
+        .await
+        .unwrap();
+    let two = map.transaction(|tx| {
+        tx.insert(1, Panicky(1));
+        tx.insert(2, Panicky(2));
+        panic_next(Code::Drop);
+        Ok::<_, PersistentError>(())
+    });
+    let error = two.await.unwrap_err();
+    assert!(has_panicked());
+    assert!(
+        matches!(error, PersistentError::Unsupported { .. }),
+        "{error}"
+    );
+    map.insert(3, Panicky(3)).await.unwrap();
+}
+
+/// So many that each lane has an index, which has keys of its own.
+#[tokio::test]
+async fn the_index_of_what_is_unsaved_does_not_end_the_saver() {
+    let disk = Disk::new();
+    let map = behind(disk.backend(), lazy()).await;
+    map.insert_many((0..2000).map(|n| (Panicky(n), n)))
+        .await
+        .unwrap();
+    panic_next(Code::Drop);
+    soon(map.flush()).await.unwrap();
+    assert!(has_panicked());
+    map.close().await.unwrap();
+    assert_eq!(disk.entries().len(), 2000);
+}
