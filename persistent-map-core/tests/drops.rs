@@ -90,3 +90,13 @@ async fn the_index_of_what_is_unsaved_does_not_end_the_saver() {
     map.close().await.unwrap();
     assert_eq!(disk.entries().len(), 2000);
 }
+
+#[tokio::test]
+async fn the_keys_that_a_verify_has_seen_do_not_end_the_writer() {
+    let map = PersistentMap::new(Disk::new().backend()).await.unwrap();
+    map.insert(Panicky(1), 1).await.unwrap();
+    panic_next(Code::Drop);
+    assert_eq!(map.verify().await.unwrap(), 1);
+    assert!(has_panicked());
+    map.insert(Panicky(2), 2).await.unwrap();
+}

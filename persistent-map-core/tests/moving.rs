@@ -1,6 +1,7 @@
 //! Moving house: copies between maps, new types in the same store, and looking at what is stored.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
 use persistent_map_core::{
     Behind, Bincode, Json, OnCorrupt, PersistentError, PersistentMap, WriteMode, copy,
@@ -106,6 +107,21 @@ async fn a_second_row_of_a_key_does_not_make_up_for_one_that_is_missing() {
     let twin = rows.lock().unwrap()[0].clone();
     rows.lock().unwrap()[1] = twin;
     map.verify().await.unwrap_err();
+}
+
+/// All of its hashes are equal, which is slow and allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Slow(u32);
+
+impl Hash for Slow {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+#[tokio::test]
+async fn verify_tells_keys_of_equal_hashes_apart() {
+    let map = PersistentMap::new(support::Shelf::bincode()).await.unwrap();
+    map.insert_many((0..3).map(|n| (Slow(n), n))).await.unwrap();
+    assert_eq!(map.verify().await.unwrap(), 3);
 }
 
 #[tokio::test]
