@@ -131,8 +131,7 @@ where
             Changes::Unheard => return,
             Changes::Missed => Event::Missed(1),
         };
-        // An old event may be dropped for it.
-        let _ = contain("`Drop` of a key or value", || self.events.send(event));
+        self.events.send(event);
     }
 
     /// Runs what must not fail any more. Where it does, memory and store differ; without a store, nothing has changed.
@@ -271,7 +270,7 @@ impl<K: Key, V: Value, B, S> Shared<K, V, B, S> {
     /// The runtime has dropped the engine: whoever waits for the end must hear of it.
     pub(crate) fn abandon(&self) {
         self.status.end(Err(PersistentError::WriterGone));
-        let _ = contain("`Drop` of a key or value", || self.events.end());
+        self.events.end();
     }
 }
 

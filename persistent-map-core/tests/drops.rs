@@ -1,7 +1,8 @@
 //! Keys, values and closures that panic when they are dropped: what goes on without their caller goes on.
 
 use persistent_map_core::{PersistentError, PersistentMap, Phase};
-use persistent_map_testkit::{Disk, Faults, drop_after_polls};
+use persistent_map_memory::InMemoryBackend;
+use persistent_map_testkit::{Disk, Fault, Faults, drop_after_polls};
 
 mod support;
 use support::panicky::{Code, Panicky, has_panicked, panic_next};
@@ -22,6 +23,29 @@ async fn an_answer_that_reaches_nobody_does_not_end_the_writer() {
     assert!(has_panicked());
     map.insert(2, Panicky(2)).await.unwrap();
     assert_eq!(map.len(), 2);
+}
+
+#[tokio::test]
+async fn an_event_that_is_pushed_out_does_not_end_the_writer() {
+    for fails in [false, true] {
+        let faults = Faults::new();
+        let map = PersistentMap::builder(faults.wrap(Disk::new().backend()))
+            .event_capacity(1)
+            .open()
+            .await
+            .unwrap();
+        let _slow = map.subscribe();
+        map.insert(1, Panicky(1)).await.unwrap();
+        // Memory keeps the one copy of the value, and the event the other.
+        panic_next(Code::Drop);
+        if fails {
+            faults.fail_next(Fault::Refused);
+        }
+        let written = map.insert(2, Panicky(2)).await;
+        assert!(has_panicked());
+        assert_eq!(written.is_err(), fails, "{written:?}");
+        map.insert(3, Panicky(3)).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -99,4 +123,19 @@ async fn the_keys_that_a_verify_has_seen_do_not_end_the_writer() {
     assert_eq!(map.verify().await.unwrap(), 1);
     assert!(has_panicked());
     map.insert(Panicky(2), 2).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_that_is_watched_does_not_disturb_the_close() {
+    let map = PersistentMap::<_, u32, _>::new(InMemoryBackend::new())
+        .await
+        .unwrap();
+    let mut watch = map.watch(Panicky(1));
+    panic_next(Code::Drop);
+    map.close().await.unwrap();
+    assert!(has_panicked());
+    assert!(matches!(
+        soon(watch.changed()).await,
+        Err(PersistentError::Closed)
+    ));
 }
