@@ -81,7 +81,10 @@ where
                 Err(_) => changes = Changes::Missed,
             }
         }
-        let cleared = self.or_poison("`Drop` of a key or value", || self.cache.clear());
+        // What it has removed before such a panic is gone, also without a store.
+        let cleared = self
+            .or_poison("`Drop` of a key or value", || self.cache.clear())
+            .map_err(PersistentError::unknown);
         self.events.signal_all();
         self.announce(changes);
         cleared

@@ -1,11 +1,11 @@
 //! Keys, values and closures that panic when they are dropped: what goes on without their caller goes on.
 
-use persistent_map_core::{PersistentError, PersistentMap, Phase};
+use persistent_map_core::{Outcome, PersistentError, PersistentMap, Phase};
 use persistent_map_memory::InMemoryBackend;
 use persistent_map_testkit::{Disk, Fault, Faults, drop_after_polls};
 
 mod support;
-use support::panicky::{Code, Panicky, has_panicked, panic_next};
+use support::panicky::{Code, Panicky, has_panicked, panic_at, panic_next};
 use support::{Shelf, behind, lazy, soon};
 
 #[tokio::test]
@@ -138,4 +138,18 @@ async fn a_key_that_is_watched_does_not_disturb_the_close() {
         soon(watch.changed()).await,
         Err(PersistentError::Closed)
     ));
+}
+
+#[tokio::test]
+async fn a_clear_without_a_store_that_stops_half_way_does_not_say_that_nothing_was_done() {
+    let map = PersistentMap::new(InMemoryBackend::new()).await.unwrap();
+    map.insert_many((0..10).map(|n| (n, Panicky(n))))
+        .await
+        .unwrap();
+    panic_at(5, Code::Drop);
+    let error = map.clear().await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    assert!(map.len() < 10);
+    map.clear().await.unwrap();
+    assert!(map.is_empty());
 }
