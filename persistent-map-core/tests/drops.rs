@@ -116,6 +116,32 @@ async fn the_index_of_what_is_unsaved_does_not_end_the_saver() {
 }
 
 #[tokio::test]
+async fn a_verify_does_not_end_the_saver() {
+    let disk = Disk::new();
+    let faults = Faults::new();
+    let map = behind(faults.wrap(disk.backend()), lazy()).await;
+    map.insert(1, Panicky(1)).await.unwrap();
+    faults.fail_next(Fault::Refused);
+    panic_next(Code::Drop);
+    soon(map.verify()).await.unwrap_err();
+    assert!(has_panicked());
+    map.flush().await.unwrap();
+    // What the store has given back is dropped first, then the copy of memory.
+    for drops in 1..=2 {
+        panic_at(drops, Code::Drop);
+        let verified = soon(map.verify()).await;
+        assert!(has_panicked());
+        assert!(
+            matches!(verified, Ok(1) | Err(PersistentError::Panicked { .. })),
+            "{verified:?}"
+        );
+    }
+    map.insert(2, Panicky(2)).await.unwrap();
+    map.close().await.unwrap();
+    assert_eq!(disk.entries().len(), 2);
+}
+
+#[tokio::test]
 async fn the_keys_that_a_verify_has_seen_do_not_end_the_writer() {
     let map = PersistentMap::new(Disk::new().backend()).await.unwrap();
     map.insert(Panicky(1), 1).await.unwrap();
