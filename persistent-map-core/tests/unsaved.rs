@@ -222,3 +222,24 @@ async fn entries_that_the_store_refuses_take_no_room_from_others() {
     map.flush().await.unwrap_err();
     assert_eq!((disk.entries().len(), map.stats().unsaved), (3, 2));
 }
+
+#[tokio::test]
+async fn as_many_refused_entries_as_may_wait_stop_writers_and_say_why() {
+    let disk = Disk::new();
+    let faults = Faults::new();
+    let map = behind(faults.wrap(Picky(disk.clone())), lazy().max_entries(2)).await;
+    faults.fail_next(Fault::Refused);
+    for n in 0..2 {
+        map.insert(n, 13).await.unwrap();
+    }
+    map.flush().await.unwrap_err();
+    map.flush().await.unwrap_err();
+    let error = soon(map.insert(2, 1)).await.unwrap_err();
+    assert!(
+        matches!(error, PersistentError::Unsaved { entries: 2, .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("larger than"), "{error}");
+    assert_eq!(map.get(&2), None);
+    soon(map.close()).await.unwrap_err();
+}
