@@ -181,9 +181,11 @@ impl Backlog {
         self.room.send_replace(());
     }
 
-    pub(crate) fn works(&self) {
-        if self.failing.swap(false, Ordering::AcqRel) && self.refused.load(Ordering::Relaxed) == 0 {
-            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// The store works again, and refuses an entry if there is such an error.
+    pub(crate) fn works(&self, refused: Option<&PersistentError>) {
+        if self.failing.swap(false, Ordering::AcqRel) {
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            *failure = refused.map(|error| Arc::new(error.clone()));
         }
     }
 

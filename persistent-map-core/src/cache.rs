@@ -52,8 +52,9 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
 
     /// Shows a committed clear.
     pub(crate) fn clear(&self) {
-        self.removals.fetch_add(1, Ordering::AcqRel);
         self.entries.clear();
+        // Now, because a key that was looked up half way must not count as looked up after it.
+        self.removals.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Runs `read` on the value, under the lock of its shard.
@@ -132,5 +133,59 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
         let mut keys = Vec::with_capacity(self.len());
         keys.extend(self.entries.iter().map(|entry| entry.key().clone()));
         keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::hash::{BuildHasherDefault, Hasher};
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// The first and the last `u64` are in the first and the last shard.
+    #[derive(Default)]
+    struct Plain(u64);
+
+    impl Hasher for Plain {
+        fn write(&mut self, _: &[u8]) {
+            panic!("a key that is no `u64`");
+        }
+        fn write_u64(&mut self, key: u64) {
+            self.0 = key;
+        }
+        fn finish(&self) -> u64 {
+            self.0
+        }
+    }
+
+    struct OnDrop(Box<dyn Fn()>);
+
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_looked_up_half_way_through_a_clear_is_looked_up_again() {
+        let hasher = BuildHasherDefault::<Plain>::default();
+        let cache = Rc::new(Cache::with_hasher(hasher));
+        let looked_up = Rc::new(Cell::new(None));
+        let look_up = {
+            let (cache, looked_up) = (Rc::downgrade(&cache), Rc::clone(&looked_up));
+            move || {
+                if let Some(cache) = cache.upgrade() {
+                    let removals = cache.removals();
+                    looked_up.set(cache.resident_key(&u64::MAX).map(|_| removals));
+                }
+            }
+        };
+        cache.fill(u64::MIN, OnDrop(Box::new(look_up)));
+        cache.fill(u64::MAX, OnDrop(Box::new(|| {})));
+        cache.clear();
+        let removals = looked_up.get().expect("it was there");
+        assert_ne!(cache.removals(), removals);
     }
 }

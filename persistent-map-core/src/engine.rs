@@ -438,6 +438,39 @@ mod tests {
         assert!(matches!(answer, Err(PersistentError::Closed)), "{answer:?}");
     }
 
+    /// Cannot be flushed.
+    struct Stuck;
+
+    #[async_trait]
+    impl StorageBackend<u8, u8> for Stuck {
+        async fn load_all(&self) -> Result<HashMap<u8, u8>> {
+            Ok(HashMap::new())
+        }
+        async fn save(&self, _: u8, _: u8) -> Result<()> {
+            Ok(())
+        }
+        async fn delete(&self, _: &u8) -> Result<()> {
+            Ok(())
+        }
+        async fn flush(&self) -> Result<()> {
+            Err(PersistentError::storage("flushing", "stuck"))
+        }
+    }
+
+    /// Between the two notes another thread has found the map open.
+    #[tokio::test]
+    async fn a_flush_that_comes_behind_a_close_hears_how_that_went() {
+        let map = PersistentMap::builder(Stuck).write_mode(WriteMode::Behind(Behind::new()));
+        let map = map.open().await.unwrap();
+        let Engine::Behind(_, saver) = &map.engine else {
+            panic!("a backend without a store");
+        };
+        assert!(saver.send(Note::Close).is_ok());
+        let flushed = ask(&map.shared, saver, Note::Flush).await;
+        assert!(flushed.is_err());
+        assert!(map.close().await.is_err());
+    }
+
     /// Remembers how the keys of its writes are written.
     #[derive(Default)]
     struct Log(Mutex<Vec<OsString>>);

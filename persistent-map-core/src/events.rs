@@ -131,8 +131,8 @@ impl<K: Key, V: Value> Events<K, V> {
         if self.is_heard.load(Ordering::Acquire)
             && let Some(sender) = &*self.subscribers()
         {
-            // Fails only without subscribers.
-            let _ = sender.send(event);
+            // An old event may be dropped for it. Fails only without subscribers.
+            let _ = contain("`Drop` of a key or value", || sender.send(event).is_ok());
         }
     }
 
@@ -201,8 +201,8 @@ impl<K: Key, V: Value> Events<K, V> {
             self.ended.store(true, Ordering::SeqCst);
             subscribers.take()
         };
-        drop(sender);
-        self.watched().clear();
+        let watched = std::mem::take(&mut *self.watched());
+        let _ = contain("`Drop` of a key or value", move || drop((sender, watched)));
     }
 }
 

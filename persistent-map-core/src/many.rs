@@ -232,8 +232,8 @@ where
     /// Reads the whole store again and compares it with memory. Returns the number of entries that were compared. A map
     /// without a store has nothing to compare, and says how many entries it has.
     ///
-    /// Writers wait while it reads. With [`WriteMode::Behind`](crate::WriteMode::Behind) what is unsaved is stored first,
-    /// and memory is copied.
+    /// Writers wait while it reads, and all keys are in memory twice meanwhile. With
+    /// [`WriteMode::Behind`](crate::WriteMode::Behind) what is unsaved is stored first, and memory is copied.
     ///
     /// # Errors
     /// - [`NotAsWritten`](PersistentError::NotAsWritten): they differ.

@@ -144,7 +144,7 @@ where
             Ok(()) => {
                 self.retry_after = self.limits.first_retry;
                 if let Some(backlog) = self.backlog() {
-                    backlog.works();
+                    backlog.works(self.refused.first().map(|(_, error)| error));
                 }
                 Ok(())
             }
@@ -241,9 +241,9 @@ where
         let (writes, entries) = self.local.cut(|| shared.cache.all());
         self.carried.extend(writes);
         let _ = self.store_carried().await;
-        self.all_saved()?;
-        let entries = contain("`Hash` or `Eq` of a key", || {
-            entries.map(HashMap::<K, V>::from_iter)
+        let saved = self.all_saved();
+        let entries = contain("`Hash`, `Eq` or `Drop` of a key or value", || {
+            saved.and(entries).map(HashMap::<K, V>::from_iter)
         })??;
         let result = {
             let mut comparison = Comparison::with(&entries, equal);

@@ -81,7 +81,10 @@ where
                 Err(_) => changes = Changes::Missed,
             }
         }
-        let cleared = self.or_poison("`Drop` of a key or value", || self.cache.clear());
+        // What it has removed before such a panic is gone, also without a store.
+        let cleared = self
+            .or_poison("`Drop` of a key or value", || self.cache.clear())
+            .map_err(PersistentError::unknown);
         self.events.signal_all();
         self.announce(changes);
         cleared
@@ -131,8 +134,7 @@ where
             Changes::Unheard => return,
             Changes::Missed => Event::Missed(1),
         };
-        // An old event may be dropped for it.
-        let _ = contain("`Drop` of a key or value", || self.events.send(event));
+        self.events.send(event);
     }
 
     /// Runs what must not fail any more. Where it does, memory and store differ; without a store, nothing has changed.
@@ -271,7 +273,7 @@ impl<K: Key, V: Value, B, S> Shared<K, V, B, S> {
     /// The runtime has dropped the engine: whoever waits for the end must hear of it.
     pub(crate) fn abandon(&self) {
         self.status.end(Err(PersistentError::WriterGone));
-        let _ = contain("`Drop` of a key or value", || self.events.end());
+        self.events.end();
     }
 }
 

@@ -1,21 +1,21 @@
 //! Comparing what is stored with what is in memory.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 
 use crate::backend::{Key, LoadSink, Value};
 use crate::cache::Cache;
 use crate::codec::{Bincode, Codec as _};
 use crate::error::{PersistentError, Result};
+use crate::panics::contain;
 use crate::row::CorruptRow;
 
 /// Takes what a store gives back, and counts what differs from memory.
 pub(crate) struct Comparison<'a, K, V> {
     expected: &'a (dyn Entries<K, V> + Sync),
     equal: fn(&V, &V) -> bool,
-    /// Hashes of the keys that have come, because a second row of a key could make up for one that is missing.
-    seen: HashSet<u64>,
-    hasher: RandomState,
+    /// The keys that have come, because a second row of a key could make up for one that is missing.
+    seen: HashSet<K>,
     same: u64,
     other: u64,
     unexpected: u64,
@@ -30,7 +30,6 @@ impl<'a, K: Key, V: Value> Comparison<'a, K, V> {
             expected,
             equal,
             seen: HashSet::new(),
-            hasher: RandomState::new(),
             same: 0,
             other: 0,
             unexpected: 0,
@@ -49,6 +48,13 @@ impl<'a, K: Key, V: Value> Comparison<'a, K, V> {
             other: self.other,
             unexpected: self.unexpected,
         })
+    }
+}
+
+impl<K, V> Drop for Comparison<'_, K, V> {
+    fn drop(&mut self) {
+        let seen = std::mem::take(&mut self.seen);
+        let _ = contain("`Drop` of a key", move || drop(seen));
     }
 }
 
@@ -83,12 +89,12 @@ impl<K: Key, V: Value> LoadSink<K, V> for Comparison<'_, K, V> {
     fn expect(&mut self, _: u64) {}
 
     fn contains(&self, key: &K) -> bool {
-        self.seen.contains(&self.hasher.hash_one(key))
+        self.seen.contains(key)
     }
 
     fn entry(&mut self, key: K, value: V) -> Result<()> {
         let equal = self.equal;
-        if !self.seen.insert(self.hasher.hash_one(&key)) {
+        if self.seen.contains(&key) {
             self.unexpected += 1;
             return Ok(());
         }
@@ -101,6 +107,7 @@ impl<K: Key, V: Value> LoadSink<K, V> for Comparison<'_, K, V> {
             None => &mut self.unexpected,
         };
         *count += 1;
+        self.seen.insert(key);
         Ok(())
     }
 

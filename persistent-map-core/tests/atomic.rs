@@ -216,26 +216,24 @@ async fn next_one_tries<B: StorageBackend<String, u64>>(map: Map<B>) {
             timeout(Duration::from_millis(200), call).await
         });
     }
-    let (mut ok, mut failed, mut gave_up) = (0, 0, 0);
+    let (mut values, mut failed, mut gave_up) = (Vec::new(), 0, 0);
     for result in timeout(Duration::from_secs(10), tasks.join_all())
         .await
         .expect("a hang")
     {
         match result {
-            Ok(Ok(value)) => {
-                assert_eq!(value, 3);
-                ok += 1;
-            }
+            Ok(Ok(value)) => values.push(value),
             Ok(Err(_)) => failed += 1,
             Err(_) => gave_up += 1,
         }
     }
     assert_eq!(failed, 2);
     assert!(gave_up >= 1);
-    // Those who waited behind the one that hung gave up with it; whoever comes now gets an answer.
+    // Those who waited behind the one that hung gave up with it, or soon after; whoever comes now gets an answer.
     let value = map.get_or_insert_with(key(), || async { 3 }).await.unwrap();
-    assert_eq!(value, 3);
-    assert_eq!(ok + failed + gave_up, 100);
+    assert!(value >= 3, "{value} is of one that failed");
+    assert!(values.iter().all(|other| *other == value), "{values:?}");
+    assert_eq!(values.len() + failed + gave_up, 100);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,38 +1,23 @@
 //! Write-behind: at the speed of memory, stored soon, never forgotten, never silent.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Mutex, mpsc};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use persistent_map_core::{
-    Behind, Capabilities, Event, Outcome, PersistentError, PersistentMap, Phase, Result,
-    StorageBackend, Write, WriteMode,
+    Behind, Bincode, Capabilities, Outcome, PersistentError, PersistentMap, Result, StorageBackend,
+    Write, WriteMode,
 };
-use persistent_map_testkit::{Disk, Fault, Faults, drop_after_polls};
+use persistent_map_testkit::{Disk, DiskBackend, Fault, Faults, drop_after_polls};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-type Map<B> = PersistentMap<u32, u32, B>;
-
-async fn behind<B: StorageBackend<u32, u32>>(backend: B, limits: Behind) -> Map<B> {
-    let builder = PersistentMap::builder(backend).write_mode(WriteMode::Behind(limits));
-    builder.open().await.unwrap()
-}
-
-/// Never by itself within a test.
-fn lazy() -> Behind {
-    Behind::new().max_delay(Duration::from_hours(1))
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(
-            started.elapsed() < Duration::from_secs(5),
-            "not within 5 seconds: {what}"
-        );
-        sleep(Duration::from_millis(1)).await;
-    }
-}
+mod support;
+use support::panicky::{Code, Panicky, panic_at};
+use support::{behind, lazy, soon, until};
 
 #[tokio::test]
 async fn a_write_is_read_at_once_and_stored_after_the_delay() {
@@ -143,8 +128,16 @@ async fn half_of_the_limit_starts_a_save_and_all_of_it_makes_writers_wait() {
 }
 
 #[tokio::test]
+async fn a_first_change_that_takes_all_room_starts_a_save() {
+    for (limit, entries) in [(1, 1), (10, 20)] {
+        let map = behind(Disk::new().backend(), lazy().max_entries(limit)).await;
+        map.insert_many((0..entries).map(|n| (n, n))).await.unwrap();
+        soon(map.insert(100, 0)).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn bytes_are_bounded_too() {
-    use persistent_map_core::Bincode;
     let shelf = support::Shelf::new(Bincode);
     let limits = lazy().max_bytes(1000);
     let builder = PersistentMap::builder(shelf).write_mode(WriteMode::Behind(limits));
@@ -156,8 +149,6 @@ async fn bytes_are_bounded_too() {
     map.flush().await.unwrap();
     assert_eq!(map.stats().unsaved_bytes, 0);
 }
-
-mod support;
 
 /// Whatever moment the store stops at, it has the state of one moment of the map.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,105 +190,6 @@ async fn a_crash_at_any_moment_leaves_a_prefix_without_holes() {
     }
 }
 
-#[tokio::test]
-async fn a_store_that_fails_for_a_while_loses_nothing_and_says_so() {
-    for atomic in [true, false] {
-        let disk = Disk::new();
-        let faults = Faults::new();
-        let backend = if atomic {
-            disk.backend()
-        } else {
-            disk.one_at_a_time_backend()
-        };
-        let limits = Behind::new()
-            .max_delay(Duration::from_millis(5))
-            .retry(Duration::from_millis(5), Duration::from_millis(20));
-        let map = behind(faults.wrap(backend), limits).await;
-        let mut events = map.subscribe();
-        for n in 0..10 {
-            map.insert(n, n).await.unwrap();
-        }
-        faults.fail_always(Fault::Refused);
-        until("a failure", || map.stats().failed_commits > 0).await;
-
-        // The next write, and each one after it: reading the error does not clear it.
-        for _ in 0..3 {
-            let error = map.insert(100, 1).await.unwrap_err();
-            assert!(
-                matches!(error, PersistentError::Unsaved { entries: 10, .. }),
-                "{error}"
-            );
-            assert_eq!(error.outcome(), Outcome::NotApplied);
-            let error = map.flush().await.unwrap_err();
-            assert!(
-                matches!(error, PersistentError::Unsaved { entries: 10, .. }),
-                "{error}"
-            );
-        }
-        assert_eq!(map.get(&100), None);
-        let stats = map.stats();
-        assert_eq!((stats.unsaved, stats.phase), (10, Phase::Open));
-        assert!(stats.last_failure.is_some());
-        let mut failures = 0;
-        while let Ok(Some(event)) = timeout(Duration::from_millis(10), events.recv()).await {
-            failures += u32::from(matches!(event, Event::Failed(_)));
-        }
-        assert!(failures > 0, "subscribers were not told");
-        // It is tried again by itself, not only when somebody asks.
-        let tries = faults.writes();
-        until("a retry", || faults.writes() > tries + 1).await;
-        assert!(disk.entries().is_empty());
-
-        faults.heal();
-        until("the recovery", || map.stats().unsaved == 0).await;
-        assert_eq!(disk.entries(), map.iter().collect());
-        map.insert(100, 2).await.unwrap();
-        map.close().await.unwrap();
-        assert_eq!(disk.entries().len(), 11);
-    }
-}
-
-#[tokio::test]
-async fn close_says_what_could_not_be_stored() {
-    let disk = Disk::new();
-    let faults = Faults::new();
-    let map = behind(faults.wrap(disk.backend()), lazy()).await;
-    map.insert_many((0..10).map(|n| (n, n))).await.unwrap();
-    faults.fail_always(Fault::Refused);
-    let error = map.close().await.unwrap_err();
-    assert!(
-        matches!(error, PersistentError::Unsaved { entries: 10, .. }),
-        "{error}"
-    );
-    assert!(std::error::Error::source(&error).is_some());
-    assert_eq!(map.len(), 10, "reads go on");
-    let error = map.insert(1, 1).await.unwrap_err();
-    assert!(matches!(error, PersistentError::Closed), "{error}");
-    let again = map.close().await.unwrap_err();
-    assert!(matches!(again, PersistentError::Unsaved { .. }), "{again}");
-}
-
-#[tokio::test]
-async fn an_unknown_outcome_ends_writing_and_close_tells_of_the_rest() {
-    let disk = Disk::new();
-    let faults = Faults::new();
-    let map = behind(faults.wrap(disk.backend()), lazy()).await;
-    map.insert(1, 1).await.unwrap();
-    faults.fail_next(Fault::UnknownApplied);
-    map.flush().await.unwrap_err();
-    assert_eq!(map.stats().phase, Phase::Poisoned);
-    let error = map.insert(2, 2).await.unwrap_err();
-    assert!(matches!(error, PersistentError::Poisoned { .. }), "{error}");
-    let error = timeout(Duration::from_secs(5), map.close())
-        .await
-        .unwrap()
-        .unwrap_err();
-    assert!(
-        matches!(error, PersistentError::Unsaved { entries: 1, .. }),
-        "{error}"
-    );
-}
-
 /// What was accepted is stored when the last handle goes, as long as the runtime runs.
 #[tokio::test]
 async fn a_map_that_is_dropped_stores_the_rest() {
@@ -313,49 +205,143 @@ async fn a_map_that_is_dropped_stores_the_rest() {
     until("the last save", || disk.entries().len() == 2).await;
 }
 
-#[test]
-fn a_runtime_that_ends_takes_the_unsaved_rest_and_nobody_hangs() {
+#[tokio::test]
+async fn the_longest_durations_are_as_good_as_for_ever() {
     let disk = Disk::new();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let map = runtime.block_on(behind(disk.backend(), lazy()));
-    runtime.block_on(async {
-        map.insert(1, 1).await.unwrap();
-        map.flush().await.unwrap();
-        map.insert(2, 2).await.unwrap();
-    });
-    runtime.shutdown_timeout(Duration::from_secs(5));
+    let faults = Faults::new();
+    let limits = Behind::new()
+        .max_delay(Duration::MAX)
+        .retry(Duration::MAX, Duration::MAX);
+    let map = behind(faults.wrap(disk.backend()), limits).await;
+    map.insert(1, 1).await.unwrap();
+    tokio::task::yield_now().await;
+    faults.fail_next(Fault::Refused);
+    map.flush().await.unwrap_err();
+    map.close().await.unwrap();
     assert_eq!(disk.entries(), HashMap::from([(1, 1)]));
-    let other = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    other.block_on(async {
-        let late = timeout(Duration::from_secs(5), map.insert(3, 3))
-            .await
-            .unwrap();
-        assert!(late.is_err());
-        let late = timeout(Duration::from_secs(5), map.close()).await.unwrap();
-        assert!(matches!(late, Err(PersistentError::WriterGone)), "{late:?}");
-        assert!(map.flush().await.is_err());
-    });
-    assert_eq!(map.get(&2), Some(2));
 }
 
-#[test]
-fn a_runtime_without_timers_is_refused() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
+/// Its flush waits for a sign, and then does not know how it went.
+struct Unsure {
+    disk: DiskBackend<u32, u32>,
+    begun: Notify,
+    go_on: Notify,
+}
+
+#[async_trait]
+impl StorageBackend<u32, u32> for Unsure {
+    fn capabilities(&self) -> Capabilities {
+        self.disk.capabilities()
+    }
+    async fn load_all(&self) -> Result<HashMap<u32, u32>> {
+        self.disk.load_all().await
+    }
+    async fn save(&self, key: u32, value: u32) -> Result<()> {
+        self.disk.save(key, value).await
+    }
+    async fn delete(&self, key: &u32) -> Result<()> {
+        self.disk.delete(key).await
+    }
+    async fn apply(&self, batch: &[Write<u32, u32>]) -> Result<()> {
+        self.disk.apply(batch).await
+    }
+    async fn flush(&self) -> Result<()> {
+        self.begun.notify_one();
+        self.go_on.notified().await;
+        Err(PersistentError::storage("flushing", "a failed sync").unknown())
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_room_hears_that_a_flush_has_ended_writing() {
+    let store = Unsure {
+        disk: Disk::new().backend(),
+        begun: Notify::new(),
+        go_on: Notify::new(),
+    };
+    let map = behind(store, lazy().max_entries(2)).await;
+    let flush = tokio::spawn({
+        let map = map.clone();
+        async move { map.flush().await }
+    });
+    map.backend().begun.notified().await;
+    map.insert_many([(1, 1), (2, 2)]).await.unwrap();
+    let mut waiting = Box::pin(map.insert(3, 3));
+    let waited = timeout(Duration::from_millis(5), &mut waiting).await;
+    assert!(waited.is_err(), "there was room");
+    map.backend().go_on.notify_one();
+    let error = soon(waiting).await.unwrap_err();
+    assert!(matches!(error, PersistentError::Poisoned { .. }), "{error}");
+    flush.await.unwrap().unwrap_err();
+}
+
+/// Gives each key a lane of its own, so that nobody waits for the lane of a call that sleeps.
+#[derive(Default)]
+struct Apart(u64);
+
+impl Hasher for Apart {
+    fn write(&mut self, _: &[u8]) {
+        panic!("a key that is no `u32`");
+    }
+    fn write_u32(&mut self, key: u32) {
+        self.0 = u64::from(key) << 58;
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// The call has found room before the others took it, and its key panics when the change can no longer be taken back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_room_hears_that_a_call_has_ended_writing() {
+    let faults = Faults::new();
+    let map = PersistentMap::builder(faults.wrap(Disk::new().backend()))
+        .hasher(BuildHasherDefault::<Apart>::default())
+        .write_mode(WriteMode::Behind(lazy().max_entries(3)))
+        .open()
+        .await
         .unwrap();
-    let builder = PersistentMap::<u32, u32, _>::builder(Disk::new().backend());
-    let opened = runtime.block_on(builder.write_mode(WriteMode::Behind(Behind::new())).open());
-    assert!(
-        matches!(opened, Err(PersistentError::NoRuntime)),
-        "{opened:?}"
-    );
+    map.insert(Panicky(0), 0).await.unwrap();
+    map.flush().await.unwrap();
+    // The saver has its hands full.
+    faults.pause();
+    map.insert(Panicky(1), 1).await.unwrap();
+    let flush = tokio::spawn({
+        let map = map.clone();
+        async move { map.flush().await }
+    });
+    while faults.writes() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let (begun, has_begun) = mpsc::sync_channel(1);
+    let (go_on, may_go_on) = mpsc::sync_channel::<()>(1);
+    let may_go_on = Mutex::new(may_go_on);
+    let call = tokio::spawn({
+        let map = map.clone();
+        async move {
+            let change = move |value: &mut u32| {
+                begun.send(()).unwrap();
+                may_go_on.lock().unwrap().recv().unwrap();
+                *value += 1;
+                // The first time it is asked how memory writes the key.
+                panic_at(2, Code::Hash);
+            };
+            map.update(&Panicky(0), change).await
+        }
+    });
+    has_begun.recv().unwrap();
+    map.insert(Panicky(2), 2).await.unwrap();
+    map.insert(Panicky(3), 3).await.unwrap();
+    let mut waiting = Box::pin(map.insert(Panicky(4), 4));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    go_on.send(()).unwrap();
+    let error = call.await.unwrap().unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    let error = soon(waiting).await.unwrap_err();
+    assert!(matches!(error, PersistentError::Poisoned { .. }), "{error}");
+    faults.resume();
+    flush.await.unwrap().unwrap_err();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -380,90 +366,4 @@ async fn a_call_dropped_at_any_poll_is_done_or_not() {
         .await
         .expect("a wedge")
         .unwrap();
-}
-
-/// A store that takes one write at a time and does not like thirteen.
-struct Picky(Disk<u32, u32>);
-
-#[async_trait]
-impl StorageBackend<u32, u32> for Picky {
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::one_at_a_time()
-    }
-    async fn load_all(&self) -> Result<HashMap<u32, u32>> {
-        Ok(self.0.entries())
-    }
-    async fn save(&self, key: u32, value: u32) -> Result<()> {
-        if value == 13 {
-            return Err(PersistentError::TooLarge {
-                part: "value",
-                bytes: 13,
-                limit: 12,
-            });
-        }
-        let write = Write::insert(key, value);
-        self.0.backend().apply(&[write]).await
-    }
-    async fn delete(&self, key: &u32) -> Result<()> {
-        self.0.backend().apply(&[Write::remove(*key)]).await
-    }
-    async fn flush(&self) -> Result<()> {
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn an_entry_that_the_store_refuses_does_not_hold_up_the_others() {
-    let disk = Disk::new();
-    let map = behind(Picky(disk.clone()), lazy()).await;
-    map.insert(1, 13).await.unwrap();
-    map.insert(2, 2).await.unwrap();
-    let error = map.flush().await.unwrap_err();
-    assert!(
-        matches!(error, PersistentError::Unsaved { entries: 1, .. }),
-        "{error}"
-    );
-    assert_eq!(disk.entries(), HashMap::from([(2, 2)]));
-    // The others go on, and it is not forgotten.
-    map.insert(3, 3).await.unwrap();
-    map.flush().await.unwrap_err();
-    assert_eq!(disk.entries(), HashMap::from([(2, 2), (3, 3)]));
-    assert_eq!(map.stats().unsaved, 1);
-    // Until it is replaced by one that the store takes.
-    map.insert(1, 1).await.unwrap();
-    map.flush().await.unwrap();
-    assert_eq!(map.stats().unsaved, 0);
-    map.insert(1, 13).await.unwrap();
-    let error = map.close().await.unwrap_err();
-    assert!(
-        matches!(error, PersistentError::Unsaved { entries: 1, .. }),
-        "{error}"
-    );
-    assert_eq!(disk.entries()[&1], 1);
-}
-
-/// Cannot be cloned if it is unlucky.
-#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-struct Lucky(u32);
-
-impl Clone for Lucky {
-    fn clone(&self) -> Self {
-        assert_ne!(self.0, 13, "unlucky");
-        Lucky(self.0)
-    }
-}
-
-#[tokio::test]
-async fn a_batch_with_a_value_that_cannot_be_cloned_leaves_nothing_to_be_stored() {
-    let disk = Disk::new();
-    let builder = PersistentMap::builder(disk.backend()).write_mode(WriteMode::Behind(lazy()));
-    let map = builder.open().await.unwrap();
-    map.insert(1, Lucky(1)).await.unwrap();
-    let batch = [(1, Lucky(2)), (2, Lucky(2)), (3, Lucky(13))];
-    let error = map.insert_many(batch).await.unwrap_err();
-    assert!(matches!(error, PersistentError::Panicked { .. }), "{error}");
-    assert_eq!(map.iter().collect::<Vec<_>>(), [(1, Lucky(1))]);
-    map.flush().await.unwrap();
-    assert_eq!(disk.entries(), map.iter().collect());
-    assert_eq!(map.stats().unsaved, 0);
 }

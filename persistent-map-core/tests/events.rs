@@ -134,6 +134,58 @@ async fn a_slow_subscriber_holds_nobody_up_and_is_told_what_it_missed() {
 }
 
 #[tokio::test]
+async fn neither_the_end_nor_those_who_come_late_push_an_event_out() {
+    let builder = PersistentMap::builder(Disk::new().backend()).event_capacity(1);
+    let map = builder.open().await.unwrap();
+    let mut events = map.subscribe();
+    map.insert(1, 1).await.unwrap();
+    map.close().await.unwrap();
+    for _ in 0..3 {
+        assert!(map.subscribe().recv().await.is_none());
+    }
+    let event = events.recv().await;
+    assert!(matches!(event, Some(Event::Changed(_))), "{event:?}");
+    assert!(events.recv().await.is_none());
+}
+
+/// Whoever subscribes, and then looks, must not believe that half of a batch is all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_subscribes_while_a_batch_is_shown_hears_of_it() {
+    const BATCH: u32 = 20_000;
+    for _ in 0..3 {
+        let map = PersistentMap::new(InMemoryBackend::new()).await.unwrap();
+        let batch = tokio::spawn({
+            let map = map.clone();
+            async move { map.insert_many((0..BATCH).map(|n| (n, n))).await }
+        });
+        while !map.contains_key(&0) {
+            std::hint::spin_loop();
+        }
+        let mut events = map.subscribe();
+        let is_shown = map.contains_key(&(BATCH - 1));
+        batch.await.unwrap().unwrap();
+        map.close().await.unwrap();
+        let event = events.recv().await;
+        assert!(event.is_some() || is_shown, "the end of it was not told");
+    }
+}
+
+#[tokio::test]
+async fn a_watch_of_a_map_that_is_gone_does_not_say_that_its_entry_was_removed() {
+    let map = PersistentMap::new(InMemoryBackend::new()).await.unwrap();
+    let (mut watch, mut stream) = (map.watch(1), map.watch(1));
+    assert_eq!(stream.next().await, Some(None));
+    map.insert(1, 1).await.unwrap();
+    drop(map);
+    let changed = watch.changed().await;
+    assert!(
+        matches!(changed, Err(PersistentError::Closed)),
+        "{changed:?}"
+    );
+    assert_eq!(stream.next().await, None);
+}
+
+#[tokio::test]
 async fn a_watch_sees_the_latest_value() {
     for resident in [true, false] {
         if resident {

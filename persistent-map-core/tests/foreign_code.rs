@@ -1,13 +1,11 @@
-//! Code that the map is given: serde implementations that do not fit together, and code that panics.
+//! Code that the map is given: serde implementations that do not fit together, and rows that are not of its types.
 
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use persistent_map_core::{
     Bincode, Codec, Json, MessagePack, OnCorrupt, Outcome, PersistentError, PersistentMap, Result,
 };
-use persistent_map_testkit::{Faults, drop_after_polls};
 use serde::{Deserialize, Serialize};
 
 mod support;
@@ -231,122 +229,6 @@ async fn rows_that_do_not_decode_fail_the_open_or_are_set_aside() {
     assert_eq!((map.len(), report.entries), (1, 1));
     let found: Vec<u64> = report.quarantined.iter().map(|row| row.row).collect();
     assert_eq!(found, [2, 3, 4]);
-}
-
-/// Panics when it is told to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum When {
-    Hash,
-    Eq,
-    Clone,
-    Serialize,
-    Deserialize,
-}
-
-static ARMED: Mutex<Option<When>> = Mutex::new(None);
-
-fn maybe_panic(now: When) {
-    let armed = *ARMED
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    assert!(armed != Some(now), "planted");
-}
-
-#[derive(Debug)]
-struct Touchy(u64);
-
-impl Hash for Touchy {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        maybe_panic(When::Hash);
-        self.0.hash(state);
-    }
-}
-impl PartialEq for Touchy {
-    fn eq(&self, other: &Self) -> bool {
-        maybe_panic(When::Eq);
-        self.0 == other.0
-    }
-}
-impl Eq for Touchy {}
-impl Clone for Touchy {
-    fn clone(&self) -> Self {
-        maybe_panic(When::Clone);
-        Touchy(self.0)
-    }
-}
-impl Serialize for Touchy {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        maybe_panic(When::Serialize);
-        self.0.serialize(serializer)
-    }
-}
-impl<'de> Deserialize<'de> for Touchy {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        maybe_panic(When::Deserialize);
-        u64::deserialize(deserializer).map(Touchy)
-    }
-}
-
-#[tokio::test]
-async fn a_panic_in_the_types_fails_the_call_and_not_the_map() {
-    let map = PersistentMap::<Touchy, u64, _>::new(Shelf::new(Bincode))
-        .await
-        .unwrap();
-    map.insert(Touchy(1), 1).await.unwrap();
-    for when in [
-        When::Hash,
-        When::Eq,
-        When::Serialize,
-        When::Deserialize,
-        When::Clone,
-    ] {
-        *ARMED.lock().unwrap() = Some(when);
-        let inserted = map.insert(Touchy(1), 2).await;
-        let removed = map.remove(&Touchy(1)).await;
-        *ARMED.lock().unwrap() = None;
-        assert!(
-            matches!(inserted, Err(PersistentError::Panicked { .. })),
-            "{when:?}: {inserted:?}"
-        );
-        let error = removed.unwrap_err();
-        assert_eq!(error.outcome(), Outcome::NotApplied, "{when:?}: {error}");
-        map.insert(Touchy(1), 3).await.unwrap();
-        assert_eq!(map.get(&Touchy(1)), Some(3), "{when:?}");
-        assert_eq!(map.len(), 1);
-    }
-}
-
-/// Panics when it is dropped while armed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Explosive;
-
-static EXPLODE: AtomicBool = AtomicBool::new(false);
-
-impl Drop for Explosive {
-    fn drop(&mut self) {
-        assert!(!EXPLODE.swap(false, Ordering::SeqCst), "planted");
-    }
-}
-
-#[tokio::test]
-async fn a_value_that_panics_when_dropped_does_not_end_the_writer() {
-    let faults = Faults::new();
-    let map = PersistentMap::new(faults.wrap(Shelf::new(Bincode)))
-        .await
-        .unwrap();
-    map.insert(1u64, Explosive).await.unwrap();
-    faults.pause();
-    drop_after_polls(map.insert(1, Explosive), 1).await;
-    // The answer, with the value that was replaced, will reach nobody and is dropped in the writer.
-    EXPLODE.store(true, Ordering::SeqCst);
-    faults.resume();
-    map.flush().await.unwrap();
-    assert!(
-        !EXPLODE.load(Ordering::SeqCst),
-        "nothing was dropped while armed"
-    );
-    map.insert(2, Explosive).await.unwrap();
-    assert_eq!(map.len(), 2);
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

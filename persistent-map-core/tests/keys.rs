@@ -1,12 +1,16 @@
 //! Keys that are equal and are written differently: one entry, in memory as in the store.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use persistent_map_core::{Behind, PersistentMap, StorageBackend, WriteMode, async_trait};
+use persistent_map_core::{
+    Behind, LoadSink, PersistentError, PersistentMap, Result, StorageBackend, WriteMode,
+    async_trait, collect,
+};
 use persistent_map_testkit::Faults;
 
 mod support;
-use support::Shelf;
+use support::{Shelf, behind, lazy};
 
 /// `a/b`, `a/b/` and `a//b` are equal paths, with bytes of their own.
 const SPELLINGS: [&str; 3] = ["a/b", "a/b/", "a//b"];
@@ -85,6 +89,65 @@ async fn spellings_of_a_key_meet_in_one_row_of_a_store_that_follows() {
     assert_eq!(map.get(Path::new("a/b")), Some(12));
 }
 
+/// By the first spelling of its key the second entry is one byte larger than the store takes.
+#[tokio::test]
+async fn an_entry_that_is_too_large_by_its_first_spelling_is_refused() {
+    let entries = || {
+        [
+            (PathBuf::from("a/b/"), "x".to_string()),
+            (PathBuf::from("a/b"), "x".repeat(95)),
+        ]
+    };
+    let shelf = Shelf::bincode();
+    let rows = shelf.rows();
+    let map = PersistentMap::new(shelf).await.unwrap();
+    let [first, second] = entries();
+    let (_, refused) = tokio::join!(map.insert(first.0, first.1), map.insert(second.0, second.1));
+    let error = refused.unwrap_err();
+    assert!(matches!(error, PersistentError::TooLarge { .. }), "{error}");
+    assert_eq!(map.len(), rows.lock().unwrap().len());
+
+    let shelf = Shelf::bincode();
+    let rows = shelf.rows();
+    let map = behind(shelf, lazy()).await;
+    let error = map.insert_many(entries()).await.unwrap_err();
+    assert!(matches!(error, PersistentError::TooLarge { .. }), "{error}");
+    map.close().await.unwrap();
+    assert_eq!((map.len(), rows.lock().unwrap().len()), (0, 0));
+}
+
+/// Gives an entry twice, which is for the store to know and for nobody to hide.
+struct Twins;
+
+#[async_trait]
+impl StorageBackend<PathBuf, u64> for Twins {
+    async fn load(&self, sink: &mut dyn LoadSink<PathBuf, u64>) -> Result<()> {
+        sink.entry(PathBuf::from("a/b"), 1)?;
+        sink.entry(PathBuf::from("a/b/"), 2)
+    }
+    async fn load_all(&self) -> Result<HashMap<PathBuf, u64>> {
+        collect(self).await
+    }
+    async fn save(&self, _: PathBuf, _: u64) -> Result<()> {
+        Ok(())
+    }
+    async fn delete(&self, _: &PathBuf) -> Result<()> {
+        Ok(())
+    }
+    async fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_gives_a_key_twice_is_not_loaded() {
+    let opened = PersistentMap::new(Twins).await.map(drop);
+    for loaded in [opened, collect(&Twins).await.map(drop)] {
+        let error = loaded.unwrap_err();
+        assert!(error.to_string().contains("equal keys"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn two_rows_of_equal_keys_are_reported_and_can_be_set_aside() {
     let shelf = Shelf::bincode();
@@ -117,20 +180,18 @@ struct Log(std::sync::Mutex<Vec<PathBuf>>);
 
 #[async_trait]
 impl StorageBackend<PathBuf, u64> for Log {
-    async fn load_all(
-        &self,
-    ) -> persistent_map_core::Result<std::collections::HashMap<PathBuf, u64>> {
-        Ok(std::collections::HashMap::new())
+    async fn load_all(&self) -> Result<HashMap<PathBuf, u64>> {
+        Ok(HashMap::new())
     }
-    async fn save(&self, key: PathBuf, _: u64) -> persistent_map_core::Result<()> {
+    async fn save(&self, key: PathBuf, _: u64) -> Result<()> {
         self.0.lock().unwrap().push(key);
         Ok(())
     }
-    async fn delete(&self, key: &PathBuf) -> persistent_map_core::Result<()> {
+    async fn delete(&self, key: &PathBuf) -> Result<()> {
         self.0.lock().unwrap().push(key.clone());
         Ok(())
     }
-    async fn flush(&self) -> persistent_map_core::Result<()> {
+    async fn flush(&self) -> Result<()> {
         Ok(())
     }
 }

@@ -1,12 +1,14 @@
 //! Moving house: copies between maps, new types in the same store, and looking at what is stored.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
 use persistent_map_core::{
-    Behind, Bincode, OnCorrupt, PersistentError, PersistentMap, WriteMode, copy,
+    Behind, Bincode, Json, OnCorrupt, PersistentError, PersistentMap, WriteMode, copy,
 };
 use persistent_map_memory::InMemoryBackend;
 use persistent_map_testkit::{Disk, Fault, Faults};
+use serde::{Deserialize, Serialize};
 
 mod support;
 
@@ -97,6 +99,32 @@ async fn verify_finds_what_the_store_does_not_have() {
 }
 
 #[tokio::test]
+async fn a_second_row_of_a_key_does_not_make_up_for_one_that_is_missing() {
+    let shelf = support::Shelf::bincode();
+    let rows = shelf.rows();
+    let map = PersistentMap::<u32, u32, _>::new(shelf).await.unwrap();
+    map.insert_many([(1, 1), (2, 2)]).await.unwrap();
+    let twin = rows.lock().unwrap()[0].clone();
+    rows.lock().unwrap()[1] = twin;
+    map.verify().await.unwrap_err();
+}
+
+/// All of its hashes are equal, which is slow and allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Slow(u32);
+
+impl Hash for Slow {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+#[tokio::test]
+async fn verify_tells_keys_of_equal_hashes_apart() {
+    let map = PersistentMap::new(support::Shelf::bincode()).await.unwrap();
+    map.insert_many((0..3).map(|n| (Slow(n), n))).await.unwrap();
+    assert_eq!(map.verify().await.unwrap(), 3);
+}
+
+#[tokio::test]
 async fn older_types_are_upgraded_and_stored_anew() {
     let shelf = support::Shelf::new(Bincode);
     let rows = shelf.rows();
@@ -142,4 +170,59 @@ async fn older_types_are_upgraded_and_stored_anew() {
     let map = open().open().await.unwrap();
     let expected: HashMap<_, _> = (0..10).map(|n| (n, format!("number {n}"))).collect();
     assert_eq!(map.snapshot().await.unwrap(), expected);
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Name {
+    name: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Scored {
+    name: String,
+    score: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Ranked {
+    name: String,
+    score: u32,
+    level: u32,
+}
+
+/// JSON would read the newer of the two as the older one, without its score.
+#[tokio::test]
+async fn the_newest_of_the_older_types_that_fit_is_upgraded() {
+    let shelf = support::Shelf::new(Json);
+    let rows = shelf.rows();
+    let (name, score) = ("ann".to_string(), 7);
+    let scored = Scored {
+        name: name.clone(),
+        score,
+    };
+    let map = PersistentMap::new(shelf).await.unwrap();
+    map.insert(1, scored).await.unwrap();
+    map.close().await.unwrap();
+
+    let shelf = support::Shelf { rows, codec: Json };
+    let map = PersistentMap::<i32, Ranked, _>::builder(shelf)
+        .migrate::<Name>(|Name { name }| Ranked {
+            name,
+            score: 0,
+            level: 0,
+        })
+        .migrate::<Scored>(|Scored { name, score }| Ranked {
+            name,
+            score,
+            level: 0,
+        })
+        .open()
+        .await
+        .unwrap();
+    let ranked = Ranked {
+        name,
+        score,
+        level: 0,
+    };
+    assert_eq!(map.get(&1), Some(ranked));
 }

@@ -1,8 +1,15 @@
 //! Runtimes of each kind, and code that has none.
 
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use persistent_map_core::{PersistentError, PersistentMap};
+use persistent_map_core::{
+    Behind, Capabilities, PersistentError, PersistentMap, Result, StorageBackend, WriteMode,
+    async_trait,
+};
 use persistent_map_testkit::Disk;
 use tokio::runtime::Builder;
 
@@ -62,5 +69,97 @@ fn a_blocking_call_works_where_blocking_is_allowed_and_is_refused_elsewhere() {
             assert_eq!(map.get(&1), Some(1));
             map.insert(1, 3).await.unwrap();
         });
+    }
+}
+
+#[test]
+fn a_panic_of_the_code_that_is_waited_for_is_its_own() {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let map = runtime
+        .block_on(PersistentMap::new(Disk::new().backend()))
+        .unwrap();
+    let blocking = map.blocking();
+    let waiting = catch_unwind(AssertUnwindSafe(|| {
+        blocking.wait(async {
+            map.insert(1, 1).await?;
+            assert!(map.is_empty(), "planted");
+            Ok::<_, PersistentError>(())
+        })
+    }));
+    let panic = waiting.unwrap_err();
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"planted"));
+    assert_eq!(blocking.insert(1, 2).unwrap(), Some(1));
+}
+
+/// Counts how often it is flushed and closed.
+struct Counting {
+    capabilities: Capabilities,
+    flushed: AtomicUsize,
+    closed: AtomicUsize,
+}
+
+impl Counting {
+    fn new(capabilities: Capabilities) -> Arc<Self> {
+        Arc::new(Counting {
+            capabilities,
+            flushed: AtomicUsize::new(0),
+            closed: AtomicUsize::new(0),
+        })
+    }
+}
+
+#[async_trait]
+impl StorageBackend<u32, u32> for Counting {
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+    async fn load_all(&self) -> Result<HashMap<u32, u32>> {
+        Ok(HashMap::new())
+    }
+    async fn save(&self, _: u32, _: u32) -> Result<()> {
+        Ok(())
+    }
+    async fn delete(&self, _: &u32) -> Result<()> {
+        Ok(())
+    }
+    async fn flush(&self) -> Result<()> {
+        self.flushed.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+    async fn close(&self) -> Result<()> {
+        self.closed.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_runtime_without_timers_is_refused_and_the_store_is_released() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let store = Counting::new(Capabilities::one_at_a_time());
+    let builder = PersistentMap::<u32, u32, _>::builder(Arc::clone(&store));
+    let opened = runtime.block_on(builder.write_mode(WriteMode::Behind(Behind::new())).open());
+    assert!(
+        matches!(opened, Err(PersistentError::NoRuntime)),
+        "{opened:?}"
+    );
+    assert_eq!(store.closed.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_map_is_closed_once_however_often_that_is_asked() {
+    for capabilities in [Capabilities::resident(), Capabilities::one_at_a_time()] {
+        let store = Counting::new(capabilities);
+        let map = PersistentMap::<u32, u32, _>::new(Arc::clone(&store))
+            .await
+            .unwrap();
+        for _ in 0..3 {
+            map.close().await.unwrap();
+        }
+        let calls = [&store.flushed, &store.closed].map(|calls| calls.load(Ordering::SeqCst));
+        assert_eq!(calls, [1, 1]);
     }
 }

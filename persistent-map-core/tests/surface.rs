@@ -1,5 +1,6 @@
 //! What the compiler must say of the public surface.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use persistent_map_core::{
@@ -104,4 +105,13 @@ fn types_can_cross_threads() {
     send_type::<
         Copy<'_, String, u64, Anything, std::hash::RandomState, Anything, std::hash::RandomState>,
     >();
+}
+
+#[test]
+fn events_can_be_printed_whatever_their_keys_and_values_are() {
+    fn check<T: Debug>() {}
+    enum Secret {}
+    check::<Change<Secret, Secret>>();
+    check::<Event<Secret, Secret>>();
+    check::<Subscription<Secret, Secret>>();
 }

@@ -252,3 +252,30 @@ async fn a_snapshot_is_there_after_the_end_as_well() {
     map.insert(2, 2).await.unwrap_err();
     assert_eq!(map.snapshot().await.unwrap(), HashMap::from([(1, 1)]));
 }
+
+async fn assert_refuses_when_closed<B: StorageBackend<u32, u32>>(map: PersistentMap<u32, u32, B>) {
+    map.close().await.unwrap();
+    for refused in [
+        map.clear().await,
+        map.retain(|_, _| true).await.map(drop),
+        map.insert_many([]).await.map(drop),
+        map.transaction(|_| Ok(())).await,
+    ] {
+        assert!(
+            matches!(refused, Err(PersistentError::Closed)),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_closed_map_refuses_calls_that_would_change_nothing() {
+    assert_refuses_when_closed(PersistentMap::new(InMemoryBackend::new()).await.unwrap()).await;
+    for mode in [WriteMode::Through, WriteMode::Behind(Behind::new())] {
+        let disk = Disk::new();
+        for backend in [disk.backend(), disk.one_at_a_time_backend()] {
+            let builder = PersistentMap::builder(backend).write_mode(mode.clone());
+            assert_refuses_when_closed(builder.open().await.unwrap()).await;
+        }
+    }
+}

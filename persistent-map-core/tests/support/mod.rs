@@ -3,11 +3,47 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use persistent_map_core::{
-    Bincode, ByteStore, ByteWrite, Capabilities, Codec, Format, Location, PersistentError, Result,
-    RowSink, RowVerdict, async_trait,
+    Behind, Bincode, ByteStore, ByteWrite, Capabilities, Codec, Format, Key, Location,
+    PersistentError, PersistentMap, Result, RowSink, RowVerdict, StorageBackend, Value, WriteMode,
+    async_trait,
 };
+use tokio::time::{sleep, timeout};
+
+pub mod panicky;
+
+/// A map whose store follows.
+pub async fn behind<K: Key, V: Value, B: StorageBackend<K, V>>(
+    backend: B,
+    limits: Behind,
+) -> PersistentMap<K, V, B> {
+    let builder = PersistentMap::builder(backend).write_mode(WriteMode::Behind(limits));
+    builder.open().await.unwrap()
+}
+
+/// Never by itself within a test.
+pub fn lazy() -> Behind {
+    Behind::new().max_delay(Duration::from_hours(1))
+}
+
+/// What should not hang.
+pub async fn soon<T>(call: impl Future<Output = T>) -> T {
+    let answer = timeout(Duration::from_secs(5), call).await;
+    answer.expect("no answer within 5 seconds")
+}
+
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "not within 5 seconds: {what}"
+        );
+        sleep(Duration::from_millis(1)).await;
+    }
+}
 
 pub type Rows = Arc<Mutex<Vec<(Vec<u8>, Vec<u8>)>>>;
 
@@ -59,13 +95,14 @@ impl<C: Codec> ByteStore for Shelf<C> {
     fn capabilities(&self) -> Capabilities {
         Capabilities::one_at_a_time().with_atomic_batches()
     }
-    fn check(&self, _: usize, value_bytes: usize) -> Result<()> {
-        if value_bytes <= 100 {
+    fn check(&self, key_bytes: usize, value_bytes: usize) -> Result<()> {
+        let bytes = key_bytes + value_bytes;
+        if bytes <= 100 {
             return Ok(());
         }
         Err(PersistentError::TooLarge {
-            part: "value",
-            bytes: value_bytes as u64,
+            part: "entry",
+            bytes: bytes as u64,
             limit: 100,
         })
     }
