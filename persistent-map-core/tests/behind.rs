@@ -1,7 +1,7 @@
 //! Write-behind: at the speed of memory, stored soon, never forgotten, never silent.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::{Mutex, mpsc};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 mod support;
-use support::panicky::{Code, Panicky, panic_at};
+use support::panicky::{Apart, Code, Panicky, panic_at};
 use support::{behind, lazy, soon, until};
 
 #[tokio::test]
@@ -273,22 +273,6 @@ async fn who_waits_for_room_hears_that_a_flush_has_ended_writing() {
     let error = soon(waiting).await.unwrap_err();
     assert!(matches!(error, PersistentError::Poisoned { .. }), "{error}");
     flush.await.unwrap().unwrap_err();
-}
-
-/// Gives each key a lane of its own, so that nobody waits for the lane of a call that sleeps.
-#[derive(Default)]
-struct Apart(u64);
-
-impl Hasher for Apart {
-    fn write(&mut self, _: &[u8]) {
-        panic!("a key that is no `u32`");
-    }
-    fn write_u32(&mut self, key: u32) {
-        self.0 = u64::from(key) << 58;
-    }
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 /// The call has found room before the others took it, and its key panics when the change can no longer be taken back.
