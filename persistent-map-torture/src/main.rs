@@ -11,6 +11,7 @@
 mod behind;
 mod dump;
 mod failure;
+mod harm;
 mod kill;
 mod ledger;
 mod oracle;
@@ -26,9 +27,13 @@ mod worker;
 
 // They need strace and loop mounts, which only Linux has.
 #[cfg(target_os = "linux")]
+mod disk;
+#[cfg(target_os = "linux")]
 mod disk_full;
 #[cfg(target_os = "linux")]
 mod faults;
+#[cfg(target_os = "linux")]
+mod powercut;
 
 use std::process::ExitCode;
 
@@ -37,7 +42,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(
     name = "torture",
-    about = "Kills processes and fails system calls under persistent-map, and checks what is left"
+    about = "Kills processes, fails system calls and cuts the power under persistent-map, and checks what is left"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -56,6 +61,9 @@ enum Command {
     /// A disk that fills up and is relieved while the map stays open (needs root)
     #[cfg(target_os = "linux")]
     Diskfull(disk_full::Args),
+    /// The disk loses all that was not synced, at random moments (needs root)
+    #[cfg(target_os = "linux")]
+    Powercut(powercut::Args),
     /// Writes to a store and says what it does
     #[command(hide = true)]
     Worker(worker::Args),
@@ -84,6 +92,8 @@ fn main() -> ExitCode {
         Command::Faults(args) => faults::run(&args).map(Some),
         #[cfg(target_os = "linux")]
         Command::Diskfull(args) => disk_full::run(&args).map(Some),
+        #[cfg(target_os = "linux")]
+        Command::Powercut(args) => powercut::run(&args).map(Some),
         Command::Worker(args) => worker::run(&args).map(|()| None),
         Command::Behind(args) => behind::run(&args).map(|()| None),
         Command::Recoder(args) => recode::recoder(&args).map(|()| None),
