@@ -11,7 +11,7 @@ use persistent_map_core::{Behind, PersistentError, Transaction, WriteMode};
 use crate::failure::Failure;
 use crate::planted::Planted;
 use crate::process;
-use crate::protocol::{Line, say};
+use crate::protocol::{Line, Refusal, say};
 use crate::record::{Record, random_size};
 use crate::sequence::{Call, Operation, Sequence};
 use crate::store::{Map, open_with};
@@ -68,9 +68,9 @@ async fn work(args: &Args) -> Result<(), Failure> {
             for number in stored + 1.. {
                 say(&Line::Operation { task, number });
                 if let Err(error) = perform(&map, sequence.operation(number)).await {
-                    say(&Line::Broken(format!(
-                        "task {task}, operation {number}: {error}"
-                    )));
+                    let why = Refusal::of(&error);
+                    let call = format!("{task}/{number}");
+                    say(&Line::Refused { call, why });
                     return;
                 }
                 done[task].store(number, Ordering::Release);

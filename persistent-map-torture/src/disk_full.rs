@@ -3,12 +3,10 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Instant;
 
-use tempfile::TempDir;
-
+use crate::disk::{Disk, FileSystem};
 use crate::dump::{Ending, look_into};
 use crate::failure::Failure;
 use crate::oracle::Oracle;
@@ -55,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
     let mut figures = Figures::default();
     let started = Instant::now();
     for round in 0..args.rounds {
-        let mut disk = Disk::mount()?;
+        let mut disk = Disk::new(FileSystem::Ext4, DISK_BYTES, &std::env::temp_dir())?;
         let life = Life {
             room: if round % TINY.0 == 3 {
                 rng.u64(TINY.1)
@@ -73,14 +71,13 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
             backend: args.backend,
             planted: args.planted,
         };
-        life.on(&disk.mount_point, &mut figures)
+        life.on(disk.mount_point(), &mut figures)
             .map_err(|failure| {
-                disk.dir.disable_cleanup(true);
                 let context = format!(
                     "round {round}; again: torture diskfull --rounds {} --seed {seed}",
                     args.rounds
                 );
-                failure.at(&context, disk.dir.path())
+                failure.at(&context, disk.keep())
             })?;
     }
     if figures.failed == 0 {
@@ -183,44 +180,6 @@ fn check_answers(worker: &Ended, figures: &mut Figures) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A small ext4 file system in a file. Dropping it unmounts it.
-struct Disk {
-    mount_point: PathBuf,
-    dir: TempDir,
-}
-
-impl Disk {
-    fn mount() -> Result<Self, Failure> {
-        let dir = tempfile::Builder::new().prefix("torture-disk-").tempdir()?;
-        let image = dir.path().join("disk.img");
-        let mount_point = dir.path().join("mnt");
-        fs::create_dir(&mount_point)?;
-        File::create(&image)?.set_len(DISK_BYTES)?;
-        // Without blocks that are kept for root, who runs this.
-        system(
-            Command::new("mkfs.ext4")
-                .args(["-q", "-F", "-m", "0"])
-                .arg(&image),
-        )?;
-        system(
-            Command::new("mount")
-                .args(["-o", "loop"])
-                .args([&image, &mount_point]),
-        )?;
-        Ok(Disk { mount_point, dir })
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let unmounted = system(Command::new("umount").arg(&self.mount_point));
-        if unmounted.is_err() {
-            // A process still has it open; the file system goes when that process does.
-            let _ = system(Command::new("umount").arg("--lazy").arg(&self.mount_point));
-        }
-    }
-}
-
 /// Writes a file that leaves `room` bytes of its disk, or a little less.
 fn leave_room(ballast: &Path, room: u64) -> Result<(), Failure> {
     let mut file = File::create(ballast)?;
@@ -230,17 +189,4 @@ fn leave_room(ballast: &Path, room: u64) -> Result<(), Failure> {
     file.set_len(full.saturating_sub(room))?;
     file.sync_all()?;
     Ok(())
-}
-
-/// Runs a command of the system that only root may run with success.
-fn system(command: &mut Command) -> Result<(), Failure> {
-    let name = command.get_program().display().to_string();
-    match command.output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(Failure::CannotRun(format!(
-            "needs root and loop mounts: {name}: {}",
-            String::from_utf8_lossy(&output.stderr).trim_end()
-        ))),
-        Err(error) => Err(Failure::CannotRun(format!("needs {name}: {error}"))),
-    }
 }

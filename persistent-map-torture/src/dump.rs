@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::failure::Failure;
 use crate::oracle::Found;
-use crate::process::{self, Running};
+use crate::process::{self, Ended, Running};
 use crate::protocol::{Line, say};
 use crate::record::Record;
 use crate::store::open;
@@ -63,23 +63,42 @@ pub(crate) fn say_entry(prefix: &str, key: &str, record: &Record) {
 
 /// Has a fresh process open the store at `path` and say what it finds. An open that fails is a violation.
 pub(crate) fn look_into(path: &Path, ending: Ending) -> Result<Found, Failure> {
+    listen(&mut dump(path)?, ending).map(|(_, found)| found)
+}
+
+/// The same, with an end that `strike` brings upon the process while it has the store open.
+pub(crate) fn look_until(
+    path: &Path,
+    strike: impl FnOnce(Running) -> Result<Ended, Failure>,
+) -> Result<Found, Failure> {
+    let mut command = dump(path)?;
+    command.arg("--hold");
+    listen_until(&mut command, strike, |_| true).map(|(_, found)| found)
+}
+
+fn dump(path: &Path) -> Result<Command, Failure> {
     let mut command = process::myself()?;
     command.arg("dump").arg(path);
-    listen(&mut command, ending).map(|(_, found)| found)
+    Ok(command)
 }
 
 /// Has a process of ours, which knows `--hold`, say what it finds. One that finds nothing is a violation.
 pub(crate) fn listen(command: &mut Command, ending: Ending) -> Result<(Vec<Line>, Found), Failure> {
-    if ending == Ending::Killed {
-        command.arg("--hold");
+    match ending {
+        Ending::Closed => listen_until(command, Running::finish, |dump| dump.status.success()),
+        Ending::Killed => listen_until(command.arg("--hold"), Running::kill, |_| true),
     }
+}
+
+fn listen_until(
+    command: &mut Command,
+    end: impl FnOnce(Running) -> Result<Ended, Failure>,
+    ends_well: impl FnOnce(&Ended) -> bool,
+) -> Result<(Vec<Line>, Found), Failure> {
     let mut dump = Running::start(command)?;
     let complete = dump.wait_for(|line| *line == Line::Done)?;
-    let dump = match ending {
-        Ending::Killed if complete => dump.kill()?,
-        _ => dump.finish()?,
-    };
-    if !complete || (ending == Ending::Closed && !dump.status.success()) {
+    let dump = if complete { end(dump)? } else { dump.finish()? };
+    if !complete || !ends_well(&dump) {
         return Err(Failure::Violation(format!(
             "the store does not open and close again: {}, {}",
             dump.status,

@@ -12,6 +12,7 @@ mod behind;
 mod cancel;
 mod dump;
 mod failure;
+mod harm;
 mod kill;
 mod ledger;
 mod linear;
@@ -28,9 +29,13 @@ mod worker;
 
 // They need strace and loop mounts, which only Linux has.
 #[cfg(target_os = "linux")]
+mod disk;
+#[cfg(target_os = "linux")]
 mod disk_full;
 #[cfg(target_os = "linux")]
 mod faults;
+#[cfg(target_os = "linux")]
+mod powercut;
 
 use std::process::ExitCode;
 
@@ -39,7 +44,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(
     name = "torture",
-    about = "Kills processes and fails system calls under persistent-map, and checks what is left"
+    about = "Kills processes, fails system calls and cuts the power under persistent-map, and checks what is left"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -62,6 +67,9 @@ enum Command {
     Cancel(cancel::Args),
     /// Recorded histories with callers that give up, errors and reopening: one order must explain each
     Linear(linear::Args),
+    /// The disk loses all that was not synced, at random moments (needs root)
+    #[cfg(target_os = "linux")]
+    Powercut(powercut::Args),
     /// Writes to a store and says what it does
     #[command(hide = true)]
     Worker(worker::Args),
@@ -92,6 +100,8 @@ fn main() -> ExitCode {
         Command::Faults(args) => faults::run(&args).map(Some),
         #[cfg(target_os = "linux")]
         Command::Diskfull(args) => disk_full::run(&args).map(Some),
+        #[cfg(target_os = "linux")]
+        Command::Powercut(args) => powercut::run(&args).map(Some),
         Command::Worker(args) => worker::run(&args).map(|()| None),
         Command::Behind(args) => behind::run(&args).map(|()| None),
         Command::Recoder(args) => recode::recoder(&args).map(|()| None),

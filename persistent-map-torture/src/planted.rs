@@ -19,6 +19,8 @@ pub(crate) enum Planted {
     DenyStored,
     /// Stores what belongs together with two commits
     SplitCommit,
+    /// Settings that promise less than the default: a store that does not sync what it acknowledges
+    Unsynced,
 }
 
 impl Planted {

@@ -116,6 +116,19 @@ impl Running {
         }
     }
 
+    /// Takes in what the child has said by now; how many lines that makes.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn catch_up(&mut self) -> Result<usize, Failure> {
+        while let Ok(line) = self.lines.try_recv() {
+            self.said.push(line.map_err(Failure::Trouble)?);
+        }
+        Ok(self.said.len())
+    }
+
+    pub(crate) fn has_ended(&mut self) -> Result<bool, Failure> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Kills the child: SIGKILL, where there are signals.
     pub(crate) fn kill(mut self) -> Result<Ended, Failure> {
         self.child.kill()?;

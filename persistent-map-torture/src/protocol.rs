@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::str::FromStr;
 
+use persistent_map_core::{Outcome, PersistentError};
+
 use crate::store::CodecName;
 
 /// Keys contain no spaces.
@@ -39,6 +41,8 @@ pub(crate) enum Line {
     Counted { key: String, count: u64 },
     /// The operation of this number of a task's sequence is about to be made.
     Operation { task: usize, number: u64 },
+    /// An update or an operation has returned an error.
+    Refused { call: String, why: Refusal },
     /// A flush has returned `Ok` that was called when each task had done so many operations.
     Flushed(Vec<u64>),
     /// What the child was started for begins.
@@ -69,6 +73,36 @@ pub(crate) enum Refusal {
     NotApplied,
     Unknown,
     Poisoned,
+}
+
+impl Line {
+    /// Whether it says what came of a call.
+    pub(crate) fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            Line::Acknowledged { .. }
+                | Line::Failed { .. }
+                | Line::Counted { .. }
+                | Line::Refused { .. }
+                | Line::Flushed(_)
+        )
+    }
+}
+
+impl Refusal {
+    /// What an error says of its call.
+    pub(crate) fn of(error: &PersistentError) -> Self {
+        match error {
+            PersistentError::Poisoned { .. } => Refusal::Poisoned,
+            error if error.outcome() == Outcome::NotApplied => Refusal::NotApplied,
+            _ => Refusal::Unknown,
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        let all = [Refusal::NotApplied, Refusal::Unknown, Refusal::Poisoned];
+        all.into_iter().find(|why| format!("{why:?}") == name)
+    }
 }
 
 /// Tells the parent. A parent who has gone ends the child.
@@ -107,6 +141,7 @@ impl fmt::Display for Line {
             Line::Count { key } => write!(f, "I {key}"),
             Line::Counted { key, count } => write!(f, "N {key} {count}"),
             Line::Operation { task, number } => write!(f, "P {task} {number}"),
+            Line::Refused { call, why } => write!(f, "Q {call} {why:?}"),
             Line::Flushed(numbers) => {
                 write!(f, "F")?;
                 numbers.iter().try_for_each(|number| write!(f, " {number}"))
@@ -132,6 +167,7 @@ impl FromStr for Line {
         }
         let words: Vec<&str> = text.split(' ').collect();
         let number = |word: &str| word.parse::<u64>().map_err(|_| unknown());
+        let refusal = |word: &str| Refusal::named(word).ok_or_else(unknown);
         Ok(match *words.as_slice() {
             ["O"] => Line::Opened,
             ["A", key, version, change] => Line::Attempt {
@@ -150,12 +186,7 @@ impl FromStr for Line {
             ["E", key, version, why] => Line::Failed {
                 key: key.to_string(),
                 version: number(version)?,
-                why: match why {
-                    "NotApplied" => Refusal::NotApplied,
-                    "Unknown" => Refusal::Unknown,
-                    "Poisoned" => Refusal::Poisoned,
-                    _ => return Err(unknown()),
-                },
+                why: refusal(why)?,
             },
             ["M", key, version, from, to, amount] => Line::Move {
                 key: key.to_string(),
@@ -174,6 +205,10 @@ impl FromStr for Line {
             ["P", task, operation] => Line::Operation {
                 task: task.parse().map_err(|_| unknown())?,
                 number: number(operation)?,
+            },
+            ["Q", call, why] => Line::Refused {
+                call: call.to_string(),
+                why: refusal(why)?,
             },
             ["F", ref numbers @ ..] => Line::Flushed(
                 numbers

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use persistent_map_core::{PersistentMap, StorageBackend, WriteMode};
 use persistent_map_csv::CsvBackend;
-use persistent_map_sqlite::SqliteBackend;
+use persistent_map_sqlite::{SqliteBackend, Synchronous};
 
 use crate::failure::Failure;
 use crate::planted::{Planted, Split};
@@ -75,10 +75,17 @@ pub(crate) async fn open_with(
     planted: Option<Planted>,
 ) -> Result<Map, Failure> {
     let is_csv = path.extension().is_some_and(|ending| ending == "csv");
+    let syncs = planted != Some(Planted::Unsynced);
     let mut backend: Arc<dyn StorageBackend<String, Record>> = if is_csv {
-        Arc::new(CsvBackend::new(path))
+        Arc::new(CsvBackend::new(path).sync(syncs))
     } else {
-        Arc::new(SqliteBackend::new(path).await?)
+        let synchronous = if syncs {
+            Synchronous::Full
+        } else {
+            Synchronous::Normal
+        };
+        let builder = SqliteBackend::builder(path).synchronous(synchronous);
+        Arc::new(builder.open().await?)
     };
     if planted == Some(Planted::SplitCommit) {
         backend = Arc::new(Split(backend));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use persistent_map_core::{Outcome, PersistentError, WriteMode};
+use persistent_map_core::{PersistentError, WriteMode};
 
 use crate::failure::Failure;
 use crate::ledger;
@@ -220,7 +220,7 @@ impl Task {
                 Ok(())
             }
             Err(error) => {
-                let why = refusal(&error);
+                let why = Refusal::of(&error);
                 say(&Line::Failed { key, version, why });
                 Err(error)
             }
@@ -239,7 +239,10 @@ impl Task {
         match result.await {
             Ok(Some(count)) => say(&Line::Counted { key, count }),
             Ok(None) => say(&Line::Broken(format!("{key} is gone"))),
-            Err(error) => say(&Line::Broken(format!("{key} is not counted up: {error}"))),
+            Err(error) => say(&Line::Refused {
+                call: key,
+                why: Refusal::of(&error),
+            }),
         }
         Ok(())
     }
@@ -301,7 +304,7 @@ impl Task {
             Err(error) if self.planted != Some(Planted::AckFailed) => say(&Line::Failed {
                 key,
                 version,
-                why: refusal(error),
+                why: Refusal::of(error),
             }),
             _ => say(&acknowledged),
         }
@@ -312,14 +315,6 @@ impl Task {
 /// The name of a key of a worker's task.
 pub(crate) fn key_name(task: u32, key: usize) -> String {
     format!("t{task}-{key}")
-}
-
-fn refusal(error: &PersistentError) -> Refusal {
-    match error {
-        PersistentError::Poisoned { .. } => Refusal::Poisoned,
-        error if error.outcome() == Outcome::NotApplied => Refusal::NotApplied,
-        _ => Refusal::Unknown,
-    }
 }
 
 fn outcome<T>(result: &Result<T, PersistentError>) -> String {
