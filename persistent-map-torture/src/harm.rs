@@ -398,6 +398,10 @@ impl Victim {
             self.truth.hear(line)?;
         }
         for line in after.iter().filter(|line| !line.is_answer()) {
+            // Those that are taken are counted in any case.
+            if matches!(line, Line::Operation { .. }) {
+                figures.count(line);
+            }
             self.truth.hear(line)?;
         }
         Ok(worker.said(&Line::Opened))
