@@ -15,7 +15,7 @@ use crate::backend::{Key, StorageBackend, Value};
 use crate::backlog::Backlog;
 use crate::cache::Cache;
 use crate::capabilities::Capabilities;
-use crate::engine::Engine;
+use crate::engine::{Engine, Follower};
 use crate::error::{PersistentError, Result};
 use crate::events::Events;
 use crate::flight::Flights;
@@ -351,12 +351,18 @@ where
     B: StorageBackend<K, V>,
     S: BuildHasher + Clone + Send + Sync + 'static,
 {
-    let backlog = Backlog::new(limits.clone(), capabilities.atomic_batches);
-    let local = Arc::new(Local::behind(backlog));
+    let backlog = Arc::new(Backlog::new(limits.clone(), capabilities.atomic_batches));
+    let local = Arc::new(Local::behind(Arc::clone(&backlog)));
     let (notes, inbox) = mpsc::unbounded_channel();
-    let saver = Saver::new(Arc::clone(shared), Arc::clone(&local), limits, inbox);
+    let saver = Saver::new(
+        Arc::clone(shared),
+        Arc::clone(&local),
+        Arc::clone(&backlog),
+        limits,
+        inbox,
+    );
     runtime.spawn(saver.run());
-    Engine::Behind(local, notes)
+    Engine::Behind(local, Follower { backlog, notes })
 }
 
 impl<K, V, B, S> fmt::Debug for Builder<K, V, B, S> {

@@ -9,7 +9,7 @@ use std::task::{Poll, ready};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Key, StorageBackend, Value};
-use crate::backlog::Note;
+use crate::backlog::{Backlog, Note};
 use crate::error::{PersistentError, Result};
 use crate::local::Local;
 use crate::panics::contain;
@@ -21,10 +21,16 @@ use crate::writer::{Answer, Request};
 pub(crate) enum Engine<K, V, S> {
     /// There is no store: memory is changed in the caller's task.
     Resident(Arc<Local<K, V>>),
-    /// Memory is changed in the caller's task, and the saver at the other end of the channel stores it.
-    Behind(Arc<Local<K, V>>, mpsc::UnboundedSender<Note<V>>),
+    /// Memory is changed in the caller's task, and the saver stores it.
+    Behind(Arc<Local<K, V>>, Follower<V>),
     /// By the writer at the other end of the queue.
     Through(mpsc::Sender<Request<K, V, S>>),
+}
+
+/// What a caller knows of the saver.
+pub(crate) struct Follower<V> {
+    pub(crate) backlog: Arc<Backlog>,
+    pub(crate) notes: mpsc::UnboundedSender<Note<V>>,
 }
 
 /// What a call may change.
@@ -49,9 +55,9 @@ where
         match self {
             Engine::Resident(local) => local.write(shared, write),
             Engine::Behind(local, saver) => {
-                room(shared, local).await?;
+                saver.room(shared).await?;
                 let write = prepare_in_place(shared, write)?;
-                tell(local, saver, local.write(shared, write))
+                saver.tell(local.write(shared, write))
             }
             Engine::Through(queue) => {
                 let write = prepare_in_place(shared, write)?;
@@ -74,9 +80,9 @@ where
         match self {
             Engine::Resident(local) => local.write_all(shared, writes),
             Engine::Behind(local, saver) => {
-                room(shared, local).await?;
+                saver.room(shared).await?;
                 let writes = prepare_all(shared, writes)?;
-                tell(local, saver, local.write_all(shared, writes))
+                saver.tell(local.write_all(shared, writes))
             }
             Engine::Through(queue) => {
                 let writes = prepare_all(shared, writes)?;
@@ -99,8 +105,8 @@ where
         match self {
             Engine::Resident(local) => call_here(shared, local, &scope, run),
             Engine::Behind(local, saver) => {
-                room(shared, local).await?;
-                tell(local, saver, call_here(shared, local, &scope, run))
+                saver.room(shared).await?;
+                saver.tell(call_here(shared, local, &scope, run))
             }
             Engine::Through(queue) => {
                 submit(shared, queue, |answer| {
@@ -149,7 +155,7 @@ where
                 shared.status.check_writable()?;
                 shared.backend.flush().await
             }
-            Engine::Behind(_, saver) => ask(shared, saver, Note::Flush).await,
+            Engine::Behind(_, saver) => saver.ask(shared, Note::Flush).await,
             Engine::Through(queue) => submit(shared, queue, Request::Flush).await,
         }
     }
@@ -182,7 +188,9 @@ where
         match self {
             Engine::Resident(_) => Ok(shared.cache.len() as u64),
             Engine::Behind(_, saver) => {
-                ask(shared, saver, |answer| Note::Verify(equal, answer)).await
+                saver
+                    .ask(shared, |answer| Note::Verify(equal, answer))
+                    .await
             }
             Engine::Through(queue) => {
                 submit(shared, queue, |answer| Request::Verify(equal, answer)).await
@@ -200,12 +208,10 @@ where
                 // Once, whoever asks; if that caller gives up, the next one does it.
                 local.finished(shared.finish(Ok(()))).await;
             }
-            Engine::Behind(local, saver) => {
+            Engine::Behind(_, saver) => {
                 shared.status.request_close();
-                let _ = saver.send(Note::Close);
-                if let Some(backlog) = local.backlog() {
-                    backlog.wake_all();
-                }
+                let _ = saver.notes.send(Note::Close);
+                saver.backlog.wake_all();
             }
             Engine::Through(_) => shared.status.request_close(),
         }
@@ -223,9 +229,7 @@ where
     /// Entries and their prepared bytes that are accepted and not stored.
     pub(crate) fn unsaved(&self) -> (usize, usize) {
         match self {
-            Engine::Behind(local, _) => local.backlog().map_or((0, 0), |backlog| {
-                (backlog.unsaved_entries(), backlog.bytes())
-            }),
+            Engine::Behind(_, saver) => (saver.backlog.unsaved_entries(), saver.backlog.bytes()),
             Engine::Resident(_) | Engine::Through(_) => (0, 0),
         }
     }
@@ -299,44 +303,46 @@ where
     call.into_result()
 }
 
-async fn room<K, V, B, S>(shared: &Shared<K, V, B, S>, local: &Local<K, V>) -> Result<()> {
-    match local.backlog() {
-        Some(backlog) => backlog.room(|| shared.status.check_writable()).await,
-        None => Ok(()),
+impl<V> Follower<V> {
+    async fn room<K, B, S>(&self, shared: &Shared<K, V, B, S>) -> Result<()> {
+        self.backlog.room(|| shared.status.check_writable()).await
     }
-}
 
-/// Tells the saver what it should know after a change.
-fn tell<K, V, R>(
-    local: &Local<K, V>,
-    saver: &mpsc::UnboundedSender<Note<V>>,
-    result: Result<R>,
-) -> Result<R> {
-    if let Some(backlog) = local.backlog() {
-        if let Some(note) = backlog.note() {
+    /// Tells the saver what it should know after a change.
+    fn tell<R>(&self, result: Result<R>) -> Result<R> {
+        if let Some(note) = self.backlog.note() {
             // A saver that is gone has closed the lanes.
-            let _ = saver.send(note);
+            let _ = self.notes.send(note);
         }
         if result.is_err() {
             // It may have poisoned the map: those who wait for room must look again.
-            backlog.wake_all();
+            self.backlog.wake_all();
         }
+        result
     }
-    result
+
+    /// Asks the saver, and waits for its answer.
+    async fn ask<K, B, S, T>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+        note: impl FnOnce(Answer<T>) -> Note<V>,
+    ) -> Result<T> {
+        shared.status.check_writable()?;
+        let (answer, result) = oneshot::channel();
+        self.notes
+            .send(note(answer))
+            .map_err(|_| PersistentError::Closed)?;
+        answer_or_end(shared, result).await
+    }
 }
 
-/// Asks the saver, and waits for its answer.
-async fn ask<K, V, B, S, T>(
-    shared: &Shared<K, V, B, S>,
-    saver: &mpsc::UnboundedSender<Note<V>>,
-    note: impl FnOnce(Answer<T>) -> Note<V>,
-) -> Result<T> {
-    shared.status.check_writable()?;
-    let (answer, result) = oneshot::channel();
-    saver
-        .send(note(answer))
-        .map_err(|_| PersistentError::Closed)?;
-    answer_or_end(shared, result).await
+impl<V> Clone for Follower<V> {
+    fn clone(&self) -> Self {
+        Follower {
+            backlog: Arc::clone(&self.backlog),
+            notes: self.notes.clone(),
+        }
+    }
 }
 
 /// Waits for a place in the queue, and then for the answer.
@@ -465,8 +471,8 @@ mod tests {
         let Engine::Behind(_, saver) = &map.engine else {
             panic!("a backend without a store");
         };
-        assert!(saver.send(Note::Close).is_ok());
-        let flushed = ask(&map.shared, saver, Note::Flush).await;
+        assert!(saver.notes.send(Note::Close).is_ok());
+        let flushed = saver.ask(&map.shared, Note::Flush).await;
         assert!(flushed.is_err());
         assert!(map.close().await.is_err());
     }

@@ -4,7 +4,7 @@
 //! lanes. So changes have an order, although nobody waits for a task. Readers never see these locks.
 
 use std::hash::BuildHasher;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
 
@@ -25,7 +25,7 @@ const CODE: &str = "`Hash`, `Eq`, `Clone` or `Serialize` of a key or value";
 pub(crate) struct Local<K, V> {
     lanes: Box<[Lane<K, V>]>,
     /// What is to be stored later; nothing if there is no store.
-    backlog: Option<Backlog>,
+    backlog: Option<Arc<Backlog>>,
     finished: OnceCell<()>,
 }
 
@@ -50,7 +50,7 @@ impl<K, V> Local<K, V> {
     }
 
     /// For a map whose store follows.
-    pub(crate) fn behind(backlog: Backlog) -> Self {
+    pub(crate) fn behind(backlog: Arc<Backlog>) -> Self {
         // A store that takes one write at a time must get them in their order, so they have one lane.
         let count = if backlog.coalesces() { LANES } else { 1 };
         Local {
@@ -58,10 +58,6 @@ impl<K, V> Local<K, V> {
             backlog: Some(backlog),
             finished: OnceCell::new(),
         }
-    }
-
-    pub(crate) fn backlog(&self) -> Option<&Backlog> {
-        self.backlog.as_ref()
     }
 
     /// Runs `look` while nothing can change the map.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::backend::{Key, StorageBackend, Value};
 use crate::backlog::{Backlog, Note};
-use crate::error::{Outcome, PersistentError, Result};
+use crate::error::{PersistentError, Result};
 use crate::local::Local;
 use crate::panics::contain;
 use crate::pending::prepared_bytes;
@@ -29,6 +29,7 @@ use crate::write_mode::Behind;
 pub(crate) struct Saver<K: Key, V: Value, B, S> {
     shared: SharedMap<K, V, B, S>,
     local: Arc<Local<K, V>>,
+    backlog: Arc<Backlog>,
     inbox: mpsc::UnboundedReceiver<Note<V>>,
     limits: Behind,
     /// Taken from the lanes and not stored yet, in order.
@@ -49,12 +50,14 @@ where
     pub(crate) fn new(
         shared: SharedMap<K, V, B, S>,
         local: Arc<Local<K, V>>,
+        backlog: Arc<Backlog>,
         limits: Behind,
         inbox: mpsc::UnboundedReceiver<Note<V>>,
     ) -> Self {
         Saver {
             shared,
             local,
+            backlog,
             inbox,
             retry_after: limits.first_retry,
             limits,
@@ -82,13 +85,14 @@ where
                 Some(Note::Soon) => {
                     // While the store fails, only time brings it on.
                     let now = Instant::now();
-                    if !self.is_failing() || due.is_none_or(|due| due <= now) {
-                        due = self.save().await.err().map(|()| self.next_try());
+                    if !self.backlog.is_failing() || due.is_none_or(|due| due <= now) {
+                        self.save().await;
+                        due = self.next_try();
                     }
                 }
                 Some(Note::Flush(answer)) => {
-                    let saved = self.save().await;
-                    due = saved.err().map(|()| self.next_try());
+                    self.save().await;
+                    due = self.next_try();
                     let result = match self.all_saved() {
                         Ok(()) => self.shared.flush_backend().await,
                         unsaved => unsaved,
@@ -97,7 +101,7 @@ where
                 }
                 Some(Note::Verify(equal, answer)) => {
                     let result = self.verify(equal).await;
-                    due = self.is_failing().then(|| self.next_try());
+                    due = self.next_try();
                     let _ = answer.send(result);
                 }
                 Some(Note::Close) | None => break,
@@ -106,60 +110,39 @@ where
         self.finish().await;
     }
 
-    fn backlog(&self) -> Option<&Backlog> {
-        self.local.backlog()
-    }
-
-    fn is_failing(&self) -> bool {
-        self.backlog().is_some_and(Backlog::is_failing)
-    }
-
-    fn next_try(&mut self) -> Instant {
+    /// When what could not be stored is tried again.
+    fn next_try(&mut self) -> Option<Instant> {
+        if !self.backlog.is_failing() || self.shared.status.check_sound().is_err() {
+            return None;
+        }
         let wait = self.retry_after;
         self.retry_after = (wait * 2).min(self.limits.last_retry);
-        Instant::now() + wait
+        Some(Instant::now() + wait)
     }
 
-    /// Stores everything that is unsaved up to now. `Err` if some of it is still to be tried again.
-    async fn save(&mut self) -> Result<(), ()> {
+    /// Stores everything that is unsaved up to now, as far as the store takes it.
+    async fn save(&mut self) {
         let (writes, _) = self.local.cut(|| ());
         self.carried.extend(writes);
-        self.store_carried().await
+        self.store_carried().await;
     }
 
-    async fn store_carried(&mut self) -> Result<(), ()> {
+    async fn store_carried(&mut self) {
         let result = match self.shared.status.check_sound() {
             Ok(()) if self.carried.is_empty() && self.refused.is_empty() => Ok(()),
-            Ok(()) if self.backlog().is_some_and(Backlog::coalesces) => self.store_at_once().await,
+            Ok(()) if self.backlog.coalesces() => self.store_at_once().await,
             Ok(()) => self.store_in_order().await,
-            // Nothing can be stored any more; `close` will tell of it.
-            Err(_) => {
-                if let Some(backlog) = self.backlog() {
-                    backlog.wake_all();
-                }
-                return Ok(());
-            }
+            poisoned => poisoned,
         };
         match result {
             Ok(()) => {
                 self.retry_after = self.limits.first_retry;
-                if let Some(backlog) = self.backlog() {
-                    backlog.works(self.refused.first().map(|(_, error)| error));
-                }
-                Ok(())
+                let refused = self.refused.first();
+                self.backlog.works(refused.map(|(_, error)| error));
             }
-            Err(error) => {
-                if error.outcome() == Outcome::Unknown {
-                    if let Some(backlog) = self.backlog() {
-                        backlog.wake_all();
-                    }
-                    return Ok(());
-                }
-                if let Some(backlog) = self.backlog() {
-                    backlog.failed(&error);
-                }
-                Err(())
-            }
+            // Nothing can be stored any more: `close` will tell of it, and who waits for room hears of it now.
+            Err(_) if self.shared.status.check_sound().is_err() => self.backlog.wake_all(),
+            Err(error) => self.backlog.failed(&error),
         }
     }
 
@@ -167,9 +150,7 @@ where
         self.shared.store(&self.carried).await?;
         let bytes = self.carried.iter().map(prepared_bytes).sum();
         let saved = std::mem::take(&mut self.carried);
-        if let Some(backlog) = self.backlog() {
-            backlog.saved(saved.len(), bytes);
-        }
+        self.backlog.saved(saved.len(), bytes);
         discard(saved);
         Ok(())
     }
@@ -209,38 +190,32 @@ where
                     break;
                 }
             }
-            if let Some(backlog) = self.local.backlog() {
-                backlog.saved(1, bytes);
-            }
+            self.backlog.saved(1, bytes);
         }
         self.carried.extend(carried);
-        if let Some(backlog) = self.local.backlog() {
-            let why = self.refused.first().map(|(_, error)| error);
-            backlog.set_refused(self.refused.len(), why);
-        }
+        let why = self.refused.first().map(|(_, error)| error);
+        self.backlog.set_refused(self.refused.len(), why);
         result
     }
 
     /// An error if anything that was taken up is not stored.
     fn all_saved(&self) -> Result<()> {
         self.shared.status.check_sound()?;
-        if let Some(backlog) = self.backlog() {
-            backlog.check_storing()?;
-            if let Some((_, error)) = self.refused.first() {
-                return Err(PersistentError::Unsaved {
-                    entries: self.refused.len() as u64,
-                    source: Arc::new(error.clone()),
-                });
-            }
+        self.backlog.check_storing()?;
+        match self.refused.first() {
+            Some((_, error)) => Err(PersistentError::Unsaved {
+                entries: self.refused.len() as u64,
+                source: Arc::new(error.clone()),
+            }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn verify(&mut self, equal: fn(&V, &V) -> bool) -> Result<u64> {
         let shared = Arc::clone(&self.shared);
         let (writes, entries) = self.local.cut(|| shared.cache.all());
         self.carried.extend(writes);
-        let _ = self.store_carried().await;
+        self.store_carried().await;
         let saved = self.all_saved();
         let entries = contain("`Hash`, `Eq` or `Drop` of a key or value", || {
             saved.and(entries).map(HashMap::<K, V>::from_iter)
@@ -256,15 +231,15 @@ where
     async fn finish(mut self) {
         // After this nothing is accepted, so the save takes the rest.
         self.local.close();
-        let saved = self.save().await;
-        let left = self.backlog().map_or(0, Backlog::unsaved_entries);
+        self.save().await;
+        let left = self.backlog.unsaved_entries();
         let done = match self.all_saved() {
             Err(error @ PersistentError::Unsaved { .. }) => Err(error),
             Err(error) if left > 0 => Err(PersistentError::Unsaved {
                 entries: left as u64,
                 source: Arc::new(error),
             }),
-            other => other.and(saved.map_err(|()| PersistentError::Closed)),
+            other => other,
         };
         self.inbox.close();
         self.shared.finish(done).await;
@@ -284,8 +259,7 @@ where
 impl<K: Key, V: Value, B, S> Drop for Saver<K, V, B, S> {
     fn drop(&mut self) {
         self.local.close();
-        let backlog = self.local.backlog();
-        let left = backlog.map_or(0, Backlog::unsaved_entries);
+        let left = self.backlog.unsaved_entries();
         if !self.ended && left > 0 {
             tracing::error!(
                 target: "persistent_map",
@@ -294,9 +268,7 @@ impl<K: Key, V: Value, B, S> Drop for Saver<K, V, B, S> {
             );
         }
         self.shared.abandon();
-        if let Some(backlog) = backlog {
-            backlog.wake_all();
-        }
+        self.backlog.wake_all();
     }
 }
 
