@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::hash::BuildHasher;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, ready};
 
 use tokio::sync::{mpsc, oneshot};
@@ -117,6 +117,48 @@ where
         }
     }
 
+    /// Removes what `keep` says no to: in one step, or one by one.
+    pub(crate) async fn retain<B: StorageBackend<K, V>>(
+        &self,
+        shared: &Shared<K, V, B, S>,
+        atomic_batches: bool,
+        mut keep: impl FnMut(&K, &V) -> bool + Send + 'static,
+    ) -> Result<usize> {
+        shared.status.check_writable()?;
+        if atomic_batches {
+            let remove_others = move |transaction: &mut Transaction<'_, K, V, S>| {
+                let mut removed = 0;
+                for key in transaction.keys() {
+                    if transaction.with(&key, |value| !keep(&key, value)) == Some(true) {
+                        transaction.remove(&key);
+                        removed += 1;
+                    }
+                }
+                Decision::Commit(removed)
+            };
+            let all = Scope::All;
+            return self.call(shared, all, remove_others).await;
+        }
+        let keep = Arc::new(Mutex::new(keep));
+        let mut removed = 0;
+        for key in contain("`Clone` of a key", || shared.cache.keys())? {
+            let keep = Arc::clone(&keep);
+            let remove = move |transaction: &mut Transaction<'_, K, V, S>| {
+                let mut keep = keep.lock().unwrap_or_else(PoisonError::into_inner);
+                let goes = transaction.with(&key, |value| !keep(&key, value)) == Some(true);
+                if goes {
+                    transaction.remove(&key);
+                }
+                Decision::Commit(goes)
+            };
+            match self.call(shared, Scope::All, remove).await {
+                Ok(gone) => removed += usize::from(gone),
+                Err(error) => return Err(error.after_removing(removed as u64)),
+            }
+        }
+        Ok(removed)
+    }
+
     pub(crate) async fn clear<B: StorageBackend<K, V>>(
         &self,
         shared: &Shared<K, V, B, S>,
@@ -125,22 +167,9 @@ where
         shared.status.check_writable()?;
         match self {
             Engine::Resident(local) => local.clear(shared),
-            Engine::Behind(..) if atomic_batches => {
-                let remove_all = |transaction: &mut Transaction<'_, K, V, S>| {
-                    for key in transaction.keys() {
-                        transaction.remove(&key);
-                    }
-                    Decision::Commit(())
-                };
-                self.call(shared, Scope::All, remove_all).await
-            }
             Engine::Behind(..) => {
-                let keys = contain("`Clone` of a key", || shared.cache.keys())?;
-                for (removed, key) in (0..).zip(keys) {
-                    let gone = self.write(shared, Write::remove(key)).await;
-                    gone.map_err(|error| error.after_removing(removed))?;
-                }
-                Ok(())
+                let none = self.retain(shared, atomic_batches, |_, _| false);
+                none.await.map(drop)
             }
             Engine::Through(queue) => submit(shared, queue, Request::Clear).await,
         }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::backend::{Key, StorageBackend, Value};
 use crate::engine::Scope;
@@ -91,43 +90,9 @@ where
     ///
     /// # Cancel safety
     /// As for [`insert`](Self::insert). Without atomic batches, what was removed until then stays removed.
-    pub async fn retain(
-        &self,
-        mut keep: impl FnMut(&K, &V) -> bool + Send + 'static,
-    ) -> Result<usize> {
-        self.shared.status.check_writable()?;
-        if self.capabilities().atomic_batches {
-            let remove_others = move |transaction: &mut Transaction<'_, K, V, S>| {
-                let mut removed = 0;
-                for key in transaction.keys() {
-                    if transaction.with(&key, |value| !keep(&key, value)) == Some(true) {
-                        transaction.remove(&key);
-                        removed += 1;
-                    }
-                }
-                Decision::Commit(removed)
-            };
-            let all = Scope::All;
-            return self.engine.call(&self.shared, all, remove_others).await;
-        }
-        let keep = Arc::new(Mutex::new(keep));
-        let mut removed = 0;
-        for key in contain("`Clone` of a key", || self.shared.cache.keys())? {
-            let keep = Arc::clone(&keep);
-            let remove = move |transaction: &mut Transaction<'_, K, V, S>| {
-                let mut keep = keep.lock().unwrap_or_else(PoisonError::into_inner);
-                let goes = transaction.with(&key, |value| !keep(&key, value)) == Some(true);
-                if goes {
-                    transaction.remove(&key);
-                }
-                Decision::Commit(goes)
-            };
-            match self.engine.call(&self.shared, Scope::All, remove).await {
-                Ok(gone) => removed += usize::from(gone),
-                Err(error) => return Err(error.after_removing(removed as u64)),
-            }
-        }
-        Ok(removed)
+    pub async fn retain(&self, keep: impl FnMut(&K, &V) -> bool + Send + 'static) -> Result<usize> {
+        let atomic_batches = self.capabilities().atomic_batches;
+        self.engine.retain(&self.shared, atomic_batches, keep).await
     }
 
     /// Runs `run` on the map, and stores all that it has changed with one commit. Returns what `run` has returned.

@@ -370,16 +370,7 @@ async fn assert_read_back<F: Fixture>(
 ) {
     let mut sink = Collect::default();
     ok("read_back", backend.read_back(&mut sink).await);
-    assert!(
-        sink.twice.is_none(),
-        "read_back gave the key {:?} twice",
-        sink.twice
-    );
-    assert!(
-        sink.corrupt.is_empty(),
-        "read_back found good rows corrupt: {:?}",
-        sink.corrupt
-    );
+    sink.assert_clean("read_back");
     let expected = if backend.capabilities().resident {
         HashMap::new()
     } else {
@@ -458,16 +449,7 @@ pub async fn load_gives_every_entry_once<F: Fixture>(fixture: &F) {
     ok("load", backend.load(&mut sink).await);
     ok("close", backend.close().await);
     drop(backend);
-    assert!(
-        sink.twice.is_none(),
-        "load gave the key {:?} twice",
-        sink.twice
-    );
-    assert!(
-        sink.corrupt.is_empty(),
-        "load found good rows corrupt: {:?}",
-        sink.corrupt
-    );
+    sink.assert_clean("load");
     assert_same("load", &sink.entries, &stage.reopened().await);
     let expected = if volatile { 0 } else { ENTRIES };
     assert_eq!(

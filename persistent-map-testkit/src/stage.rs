@@ -172,6 +172,18 @@ pub(crate) struct Collect<K, V> {
     pub(crate) refuse_after: Option<usize>,
 }
 
+impl<K: std::fmt::Debug, V> Collect<K, V> {
+    /// No key twice, and no row that cannot be read.
+    pub(crate) fn assert_clean(&self, doing: &str) {
+        let (twice, corrupt) = (&self.twice, &self.corrupt);
+        assert!(twice.is_none(), "{doing} gave the key {twice:?} twice");
+        assert!(
+            corrupt.is_empty(),
+            "{doing} found good rows corrupt: {corrupt:?}"
+        );
+    }
+}
+
 impl<K, V> Default for Collect<K, V> {
     fn default() -> Self {
         Collect {

@@ -1,6 +1,7 @@
 //! The promises of the whole map on each backend, at the sizes that the README speaks of.
 #![cfg(all(feature = "sqlite", feature = "in_memory", feature = "csv_backend"))]
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,9 @@ use std::time::Duration;
 use persistent_map::csv::CsvBackend;
 use persistent_map::in_memory::InMemoryBackend;
 use persistent_map::sqlite::SqliteBackend;
-use persistent_map::{Behind, DynBackend, PersistentError, PersistentMap, Transaction, WriteMode};
+use persistent_map::{
+    Behind, DynBackend, PersistentError, PersistentMap, StorageBackend, Transaction, WriteMode,
+};
 use persistent_map_testkit::{History, Op, drop_after_polls, make_random_calls};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -217,6 +220,32 @@ struct Player {
     level: u8,
 }
 
+fn upgrade(old: PlayerV1) -> Player {
+    Player {
+        level: u8::try_from(old.score % 7).unwrap(),
+        score: old.score.into(),
+        name: old.name,
+    }
+}
+
+/// Opens a map of either version, adds a player, and returns all of them.
+async fn upgraded<B>(backend: B, round: usize) -> HashMap<String, Player>
+where
+    B: StorageBackend<String, Player> + StorageBackend<String, PlayerV1>,
+{
+    let builder = PersistentMap::<String, Player, _>::builder(backend);
+    let map = builder.migrate(upgrade).open().await.unwrap();
+    map.verify().await.unwrap();
+    let new = PlayerV1 {
+        name: "N".into(),
+        score: 1,
+    };
+    let key = format!("new {round}");
+    map.insert(key, upgrade(new)).await.unwrap();
+    map.close().await.unwrap();
+    map.snapshot().await.unwrap()
+}
+
 /// Files that an earlier version has written, kept for ever, open with new types.
 #[tokio::test]
 async fn golden_files_of_an_older_type_are_upgraded_when_they_are_opened() {
@@ -228,44 +257,12 @@ async fn golden_files_of_an_older_type_are_upgraded_when_they_are_opened() {
         let dir = tempfile::tempdir().unwrap();
         let name = if kind == "csv" { "map.csv" } else { "map.db" };
         std::fs::copy(crates.join(golden), dir.path().join(name)).unwrap();
-        let upgrade = |old: PlayerV1| Player {
-            level: u8::try_from(old.score % 7).unwrap(),
-            score: old.score.into(),
-            name: old.name,
-        };
         for round in 0..2 {
             let path = dir.path().join(name);
             let found = if kind == "csv" {
-                let builder = PersistentMap::<String, Player, _>::builder(CsvBackend::new(path));
-                let map = builder.migrate::<PlayerV1>(upgrade).open().await.unwrap();
-                map.verify().await.unwrap();
-                map.insert(
-                    format!("new {round}"),
-                    upgrade(PlayerV1 {
-                        name: "N".into(),
-                        score: 1,
-                    }),
-                )
-                .await
-                .unwrap();
-                map.close().await.unwrap();
-                map.snapshot().await.unwrap()
+                upgraded(CsvBackend::new(path), round).await
             } else {
-                let backend = SqliteBackend::new(path).await.unwrap();
-                let builder = PersistentMap::<String, Player, _>::builder(backend);
-                let map = builder.migrate::<PlayerV1>(upgrade).open().await.unwrap();
-                map.verify().await.unwrap();
-                map.insert(
-                    format!("new {round}"),
-                    upgrade(PlayerV1 {
-                        name: "N".into(),
-                        score: 1,
-                    }),
-                )
-                .await
-                .unwrap();
-                map.close().await.unwrap();
-                map.snapshot().await.unwrap()
+                upgraded(SqliteBackend::new(path).await.unwrap(), round).await
             };
             assert_eq!(found.len(), 6 + round, "{kind}");
             assert!(
