@@ -435,20 +435,29 @@ mod tests {
     use super::*;
     use crate::{Behind, PersistentMap, WriteMode};
 
-    struct Nowhere;
+    /// Remembers how the keys of its writes are written, and keeps nothing.
+    #[derive(Default)]
+    struct Log {
+        keys: Mutex<Vec<OsString>>,
+        is_stuck: bool,
+    }
 
     #[async_trait]
-    impl StorageBackend<u8, u8> for Nowhere {
-        async fn load_all(&self) -> Result<HashMap<u8, u8>> {
+    impl StorageBackend<PathBuf, u8> for Log {
+        async fn load_all(&self) -> Result<HashMap<PathBuf, u8>> {
             Ok(HashMap::new())
         }
-        async fn save(&self, _: u8, _: u8) -> Result<()> {
+        async fn save(&self, key: PathBuf, _: u8) -> Result<()> {
+            self.keys.lock().unwrap().push(key.into_os_string());
             Ok(())
         }
-        async fn delete(&self, _: &u8) -> Result<()> {
+        async fn delete(&self, _: &PathBuf) -> Result<()> {
             Ok(())
         }
         async fn flush(&self) -> Result<()> {
+            if self.is_stuck {
+                return Err(PersistentError::storage("flushing", "stuck"));
+            }
             Ok(())
         }
     }
@@ -456,7 +465,7 @@ mod tests {
     /// On two threads this can happen between two instructions, which no test from outside can bring about.
     #[tokio::test]
     async fn a_call_that_has_its_place_when_the_map_ends_does_not_hold_it_up_and_is_answered() {
-        let map = PersistentMap::new(Nowhere).await.unwrap();
+        let map = PersistentMap::new(Log::default()).await.unwrap();
         let Engine::Through(queue) = &map.engine else {
             panic!("a backend without a store");
         };
@@ -465,7 +474,7 @@ mod tests {
         closed.expect("the close waits for the place").unwrap();
 
         let call = hand_over(&map.shared, queue, place, |answer| {
-            Request::Write(Write::insert(1, 1), answer)
+            Request::Write(Write::insert(PathBuf::from("a"), 1), answer)
         });
         let answer = timeout(Duration::from_secs(5), call)
             .await
@@ -473,29 +482,14 @@ mod tests {
         assert!(matches!(answer, Err(PersistentError::Closed)), "{answer:?}");
     }
 
-    /// Cannot be flushed.
-    struct Stuck;
-
-    #[async_trait]
-    impl StorageBackend<u8, u8> for Stuck {
-        async fn load_all(&self) -> Result<HashMap<u8, u8>> {
-            Ok(HashMap::new())
-        }
-        async fn save(&self, _: u8, _: u8) -> Result<()> {
-            Ok(())
-        }
-        async fn delete(&self, _: &u8) -> Result<()> {
-            Ok(())
-        }
-        async fn flush(&self) -> Result<()> {
-            Err(PersistentError::storage("flushing", "stuck"))
-        }
-    }
-
     /// Between the two notes another thread has found the map open.
     #[tokio::test]
     async fn a_flush_that_comes_behind_a_close_hears_how_that_went() {
-        let map = PersistentMap::builder(Stuck).write_mode(WriteMode::Behind(Behind::new()));
+        let stuck = Log {
+            is_stuck: true,
+            ..Log::default()
+        };
+        let map = PersistentMap::builder(stuck).write_mode(WriteMode::Behind(Behind::new()));
         let map = map.open().await.unwrap();
         let Engine::Behind(_, saver) = &map.engine else {
             panic!("a backend without a store");
@@ -504,27 +498,6 @@ mod tests {
         let flushed = saver.ask(&map.shared, Note::Flush).await;
         assert!(flushed.is_err());
         assert!(map.close().await.is_err());
-    }
-
-    /// Remembers how the keys of its writes are written.
-    #[derive(Default)]
-    struct Log(Mutex<Vec<OsString>>);
-
-    #[async_trait]
-    impl StorageBackend<PathBuf, u8> for Log {
-        async fn load_all(&self) -> Result<HashMap<PathBuf, u8>> {
-            Ok(HashMap::new())
-        }
-        async fn save(&self, key: PathBuf, _: u8) -> Result<()> {
-            self.0.lock().unwrap().push(key.into_os_string());
-            Ok(())
-        }
-        async fn delete(&self, _: &PathBuf) -> Result<()> {
-            Ok(())
-        }
-        async fn flush(&self) -> Result<()> {
-            Ok(())
-        }
     }
 
     /// Between the two instructions another thread has removed the entry and written it anew.
@@ -547,7 +520,7 @@ mod tests {
                 Engine::Resident(_) => panic!("a backend without a store"),
             }
             map.flush().await.unwrap();
-            let log = map.backend().0.lock().unwrap().clone();
+            let log = map.backend().keys.lock().unwrap().clone();
             assert_eq!(log[1], log[2], "two rows for one entry: {log:?}");
             assert_eq!(log.len(), 3);
         }
