@@ -1,13 +1,14 @@
 //! What write-behind has accepted and not stored: how much, and whether there is room for more.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use crate::error::{PersistentError, Result};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::write_mode::Behind;
 
 /// What the saver hears. Few at a time: one for each save, and one for each caller who waits.

@@ -2,10 +2,10 @@
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::{DashMap, Entry};
 
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::write::Write;
 
 /// What readers see. Guards of the inner map never leave this file.

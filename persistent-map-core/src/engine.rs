@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::hash::BuildHasher;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Poll, ready};
 
 use tokio::sync::{mpsc, oneshot};
@@ -14,6 +14,7 @@ use crate::error::{PersistentError, Result};
 use crate::local::Local;
 use crate::panics::contain;
 use crate::shared::Shared;
+use crate::sync::Mutex;
 use crate::transaction::{Call, Decision, Transaction};
 use crate::write::Write;
 use crate::writer::{Answer, Request};

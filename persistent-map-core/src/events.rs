@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use tokio::sync::{broadcast, watch};
@@ -16,6 +15,8 @@ use tokio_stream::wrappers::{BroadcastStream, WatchStream};
 use crate::backend::{Key, Value};
 use crate::error::{PersistentError, Result};
 use crate::panics::contain;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// One entry that has changed.
 #[derive(Clone, PartialEq, Eq)]

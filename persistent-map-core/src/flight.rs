@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::panics::contain;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The keys whose values are being made.
 pub(crate) struct Flights<K>(Mutex<HashMap<K, Arc<AsyncMutex<()>>>>);

@@ -6,6 +6,7 @@ pub mod codec;
 mod error;
 mod panics;
 mod row;
+mod sync;
 mod write;
 mod write_mode;
 

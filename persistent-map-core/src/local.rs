@@ -4,7 +4,7 @@
 //! lanes. So changes have an order, although nobody waits for a task. Readers never see these locks.
 
 use std::hash::BuildHasher;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::OnceCell;
 
@@ -14,6 +14,7 @@ use crate::error::{PersistentError, Result};
 use crate::panics::contain;
 use crate::pending::Pending;
 use crate::shared::Shared;
+use crate::sync::{Mutex, MutexGuard};
 use crate::transaction::Operation;
 use crate::write::Write;
 

@@ -1,11 +1,12 @@
 //! How the map is doing: may it write, what has it done, how did it end.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
 use crate::error::{PersistentError, Result};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What state a map is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
