@@ -31,7 +31,10 @@ pub struct VacantEntry<'a, K, V> {
 
 impl<K: Eq + Hash, V, S: BuildHasher> DashMap<K, V, S> {
     pub fn with_hasher(hasher: S) -> Self {
-        DashMap { entries: RwLock::new(Vec::new()), hasher }
+        DashMap {
+            entries: RwLock::new(Vec::new()),
+            hasher,
+        }
     }
 
     pub fn hasher(&self) -> &S {
@@ -63,7 +66,10 @@ impl<K: Eq + Hash, V, S: BuildHasher> DashMap<K, V, S> {
     {
         let entries = self.entries.read().unwrap();
         let place = place(&entries, key)?;
-        Some(Ref { entries: Rc::new(entries), place })
+        Some(Ref {
+            entries: Rc::new(entries),
+            place,
+        })
     }
 
     pub fn contains_key<Q>(&self, key: &Q) -> bool
@@ -84,7 +90,10 @@ impl<K: Eq + Hash, V, S: BuildHasher> DashMap<K, V, S> {
 
     pub fn iter(&self) -> impl Iterator<Item = Ref<'_, K, V>> {
         let entries = Rc::new(self.entries.read().unwrap());
-        (0..entries.len()).map(move |place| Ref { entries: Rc::clone(&entries), place })
+        (0..entries.len()).map(move |place| Ref {
+            entries: Rc::clone(&entries),
+            place,
+        })
     }
 }
 

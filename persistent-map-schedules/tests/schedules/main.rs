@@ -32,7 +32,10 @@ fn try_schedules<F: Future<Output = ()> + 'static>(scenario: fn() -> F) {
 
 fn number(name: &str) -> Option<usize> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} must be a number")),
+    )
 }
 
 async fn through(store: &Store) -> Map {
@@ -71,7 +74,10 @@ fn what_is_read_is_stored_and_answers_follow_the_order_of_commits() {
                     let mut answers = Vec::new();
                     for value in [task * 10, task * 10 + 1] {
                         answers.push((map.insert(1, value).await.unwrap(), Some(value)));
-                        assert!(store.has_stored(1, Some(value)), "answered before it was stored");
+                        assert!(
+                            store.has_stored(1, Some(value)),
+                            "answered before it was stored"
+                        );
                     }
                     answers
                 })
@@ -82,7 +88,10 @@ fn what_is_read_is_stored_and_answers_follow_the_order_of_commits() {
             async move {
                 for _ in 0..4 {
                     if let Some(value) = map.get(&1) {
-                        assert!(store.has_stored(1, Some(value)), "read before it was stored");
+                        assert!(
+                            store.has_stored(1, Some(value)),
+                            "read before it was stored"
+                        );
                     }
                     yield_now().await;
                 }
@@ -91,13 +100,20 @@ fn what_is_read_is_stored_and_answers_follow_the_order_of_commits() {
         let mut answers = HashMap::new();
         for writer in writers {
             for (before, after) in writer.await.unwrap() {
-                assert!(answers.insert(before, after).is_none(), "two calls replaced one value");
+                assert!(
+                    answers.insert(before, after).is_none(),
+                    "two calls replaced one value"
+                );
             }
         }
         reader.await.unwrap();
         let mut value = None;
         for stored in store.history_of(1) {
-            assert_eq!(answers.remove(&value), Some(stored), "another order than that of commits");
+            assert_eq!(
+                answers.remove(&value),
+                Some(stored),
+                "another order than that of commits"
+            );
             value = stored;
         }
         assert_eq!(map.get(&1), value);
@@ -137,7 +153,10 @@ fn updates_and_transactions_count_each_other() {
             async move {
                 let seen = map.snapshot().await.unwrap();
                 let sum: u64 = seen.values().sum();
-                assert!((200..=202).contains(&sum), "half a transaction is seen: {sum}");
+                assert!(
+                    (200..=202).contains(&sum),
+                    "half a transaction is seen: {sum}"
+                );
             }
         });
         for task in tasks {
@@ -342,7 +361,11 @@ fn a_watch_misses_no_change() {
         });
         let watcher = spawn({
             let mut watch = map.watch(1);
-            async move { while watch.get() != Some(2) { watch.changed().await.unwrap(); } }
+            async move {
+                while watch.get() != Some(2) {
+                    watch.changed().await.unwrap();
+                }
+            }
         });
         map.insert(1, 1).await.unwrap();
         map.insert(1, 2).await.unwrap();
@@ -429,9 +452,7 @@ fn a_map_that_follows_is_closed_between_calls() {
         let writers: Vec<_> = (0..3)
             .map(|task: u8| {
                 let map = map.clone();
-                spawn(async move {
-                    (task, map.compute(task, |_| Some(1)).await)
-                })
+                spawn(async move { (task, map.compute(task, |_| Some(1)).await) })
             })
             .collect();
         let closer = spawn({

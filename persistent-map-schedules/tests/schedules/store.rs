@@ -47,7 +47,10 @@ impl Store {
 
     pub fn history_of(&self, key: u8) -> Vec<Option<u64>> {
         let history = self.history().into_iter();
-        history.filter(|change| change.0 == key).map(|change| change.1).collect()
+        history
+            .filter(|change| change.0 == key)
+            .map(|change| change.1)
+            .collect()
     }
 
     pub fn has_stored(&self, key: u8, value: Option<u64>) -> bool {
@@ -111,7 +114,9 @@ impl StorageBackend<u8, u64> for Store {
                     _ => error,
                 });
             }
-            let changes = batch.iter().map(|write| (*write.key(), write.value().copied()));
+            let changes = batch
+                .iter()
+                .map(|write| (*write.key(), write.value().copied()));
             contents.history.extend(changes);
             contents.commits += 1;
         }
