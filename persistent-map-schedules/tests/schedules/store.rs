@@ -13,8 +13,7 @@ pub struct Store(Arc<Mutex<Contents>>);
 
 #[derive(Default)]
 struct Contents {
-    history: Vec<(u8, Option<u64>)>,
-    commits: usize,
+    commits: Vec<Vec<(u8, Option<u64>)>>,
     /// After so many commits, and how.
     failure: Option<(usize, Outcome)>,
     failed: bool,
@@ -25,7 +24,7 @@ impl Store {
     /// Fails once, after so many commits from now on.
     pub fn fail(&self, after: usize, outcome: Outcome) {
         let mut contents = self.lock();
-        contents.failure = Some((contents.commits + after, outcome));
+        contents.failure = Some((contents.commits.len() + after, outcome));
     }
 
     pub fn has_failed(&self) -> bool {
@@ -37,12 +36,12 @@ impl Store {
     }
 
     pub fn commits(&self) -> usize {
-        self.lock().commits
+        self.lock().commits.len()
     }
 
     /// All changes, in the order of their commits.
     pub fn history(&self) -> Vec<(u8, Option<u64>)> {
-        self.lock().history.clone()
+        self.lock().commits.concat()
     }
 
     pub fn history_of(&self, key: u8) -> Vec<Option<u64>> {
@@ -54,31 +53,40 @@ impl Store {
     }
 
     pub fn has_stored(&self, key: u8, value: Option<u64>) -> bool {
-        self.lock().history.contains(&(key, value))
+        self.history().contains(&(key, value))
     }
 
     pub fn entries(&self) -> HashMap<u8, u64> {
-        let mut entries = HashMap::new();
-        for &(key, value) in &self.lock().history {
-            match value {
-                Some(value) => entries.insert(key, value),
-                None => entries.remove(&key),
-            };
-        }
-        entries
+        self.states().pop().unwrap_or_default()
     }
 
-    /// The values of a key and of the next one; 0 if there is none.
-    pub fn pair(&self, key: u8) -> (u64, u64) {
-        let entries = self.entries();
-        let value = |key| entries.get(&key).copied().unwrap_or(0);
-        (value(key), value(key + 1))
+    /// The entries after each commit.
+    pub fn states(&self) -> Vec<HashMap<u8, u64>> {
+        let mut entries = HashMap::new();
+        let mut states = Vec::new();
+        for commit in &self.lock().commits {
+            for &(key, value) in commit {
+                match value {
+                    Some(value) => entries.insert(key, value),
+                    None => entries.remove(&key),
+                };
+            }
+            states.push(entries.clone());
+        }
+        states
     }
 
     // The scheduler need not try what comes between these: nothing else is locked meanwhile.
     fn lock(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap()
     }
+}
+
+pub fn planned() -> PersistentError {
+    PersistentError::storage(
+        "doing what was planned to fail",
+        std::io::Error::other("planned"),
+    )
 }
 
 #[async_trait]
@@ -104,21 +112,19 @@ impl StorageBackend<u8, u64> for Store {
         {
             let mut contents = self.lock();
             if let Some((after, outcome)) = contents.failure
-                && contents.commits >= after
+                && contents.commits.len() >= after
             {
                 contents.failure = None;
                 contents.failed = true;
-                let error = PersistentError::storage("the store", std::io::Error::other("planned"));
                 return Err(match outcome {
-                    Outcome::Unknown => error.unknown(),
-                    _ => error,
+                    Outcome::Unknown => planned().unknown(),
+                    _ => planned(),
                 });
             }
             let changes = batch
                 .iter()
                 .map(|write| (*write.key(), write.value().copied()));
-            contents.history.extend(changes);
-            contents.commits += 1;
+            contents.commits.push(changes.collect());
         }
         yield_now().await;
         Ok(())
