@@ -1,6 +1,7 @@
 //! Where codec meets store, and the only place where they do: every [`ByteStore`] is a [`StorageBackend`].
 
 use std::any::type_name;
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use async_trait::async_trait;
@@ -111,36 +112,58 @@ fn format_of<K: Key, V: Value>(store: &impl ByteStore) -> Format {
 
 fn byte_write(encoded: &Encoded) -> ByteWrite<'_> {
     ByteWrite {
-        key: &encoded.key,
-        value: encoded.value.as_deref(),
+        key: encoded.key(),
+        value: encoded.value(),
     }
 }
 
+thread_local! {
+    /// Where entries are encoded, before their bytes are known to be good.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A larger one is given back.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
 fn encode<K: Key, V: Value>(store: &impl ByteStore, key: &K, value: Option<&V>) -> Result<Encoded> {
+    // Taken out, because a `Serialize` may be a caller as well.
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    let encoded = encode_with(store, key, value, &mut scratch);
+    if scratch.capacity() <= SCRATCH_BYTES {
+        SCRATCH.set(scratch);
+    }
+    encoded
+}
+
+fn encode_with<K: Key, V: Value>(
+    store: &impl ByteStore,
+    key: &K,
+    value: Option<&V>,
+    scratch: &mut Vec<u8>,
+) -> Result<Encoded> {
     let codec = store.codec();
-    let encoded = Encoded {
-        key: encode_key(codec, key)?,
-        value: value
-            .map(|value| encode_checked(codec, value, "value"))
-            .transpose()?
-            .map(|(bytes, _)| bytes),
-    };
-    store.check(
-        encoded.key.len(),
-        encoded.value.as_ref().map_or(0, Vec::len),
-    )?;
-    Ok(encoded)
+    encode_key(codec, key, scratch)?;
+    let key_bytes = scratch.len();
+    if let Some(value) = value {
+        encode_checked(codec, value, "value", scratch)?;
+    }
+    let (key, value) = (&scratch[..key_bytes], value.map(|_| &scratch[key_bytes..]));
+    store.check(key.len(), value.map_or(0, <[u8]>::len))?;
+    Ok(Encoded::new(key, value))
 }
 
 /// A key must come back as the same key with the same bytes, or its row could not be found again.
-fn encode_key<K: Key>(codec: &impl Codec, key: &K) -> Result<Vec<u8>> {
-    let (bytes, back) = encode_checked(codec, key, "key")?;
+fn encode_key<K: Key>(codec: &impl Codec, key: &K, bytes: &mut Vec<u8>) -> Result<()> {
+    let back = encode_checked(codec, key, "key", bytes)?;
+    let len = bytes.len();
     let problem = if back != *key {
         "the key that comes back is another one"
-    } else if codec.encode(&back).ok().as_ref() != Some(&bytes) {
+    } else if codec.encode_into(&back, bytes).is_err() || bytes[..len] != bytes[len..] {
         "the same key gives other bytes each time"
     } else {
-        return Ok(bytes);
+        bytes.truncate(len);
+        return Ok(());
     };
     Err(unstorable::<K>(
         codec,
@@ -151,13 +174,15 @@ fn encode_key<K: Key>(codec: &impl Codec, key: &K) -> Result<Vec<u8>> {
     ))
 }
 
-/// The bytes of `item`, and what they decode to.
+/// Adds the bytes of `item`, and returns what they decode to.
 fn encode_checked<T: Value>(
     codec: &impl Codec,
     item: &T,
     part: &'static str,
-) -> Result<(Vec<u8>, T)> {
-    let bytes = codec.encode(item).map_err(|source| {
+    bytes: &mut Vec<u8>,
+) -> Result<T> {
+    let start = bytes.len();
+    codec.encode_into(item, bytes).map_err(|source| {
         unstorable::<T>(
             codec,
             part,
@@ -165,10 +190,9 @@ fn encode_checked<T: Value>(
             source,
         )
     })?;
-    let back = codec
-        .decode(&bytes)
-        .map_err(|source| unstorable::<T>(codec, part, ADVICE, source))?;
-    Ok((bytes, back))
+    codec
+        .decode(&bytes[start..])
+        .map_err(|source| unstorable::<T>(codec, part, ADVICE, source))
 }
 
 fn unstorable<T>(

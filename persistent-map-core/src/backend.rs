@@ -305,7 +305,7 @@ impl<K, V> Write<K, V> {
         self.resolve_key(Some(key), removals);
         let written = backend.prepare(self.key(), None)?;
         if let (Some(written), Some(encoded)) = (&written, self.encoded())
-            && written.key == encoded.key
+            && written.key() == encoded.key()
         {
             return Ok(());
         }

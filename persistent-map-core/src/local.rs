@@ -236,12 +236,12 @@ impl<K: Key, V: Value> Local<K, V> {
         let Some(backlog) = &self.backlog else {
             return Ok(write);
         };
-        let copy = contain(CODE, || {
+        let shown = contain(CODE, || {
             resolve_key(shared, &[&lane.unsaved], &mut write)?;
-            Ok::<_, PersistentError>(write.clone())
+            Ok::<_, PersistentError>(write.shown())
         })??;
-        shared.or_poison(CODE, || note(backlog, lane, copy))?;
-        Ok(write)
+        shared.or_poison(CODE, || note(backlog, lane, write))?;
+        Ok(shown)
     }
 
     fn lane_number<B, S>(&self, shared: &Shared<K, V, B, S>, key: &K) -> Result<usize>

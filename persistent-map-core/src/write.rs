@@ -48,6 +48,20 @@ impl<K, V> Write<K, V> {
         self.encoded.as_ref()
     }
 
+    /// The same change for readers, who need no bytes.
+    pub(crate) fn shown(&self) -> Self
+    where
+        K: Clone,
+        V: Clone,
+    {
+        Write {
+            key: self.key.clone(),
+            value: self.value.clone(),
+            encoded: None,
+            resident_until: self.resident_until,
+        }
+    }
+
     /// Speaks of the entry by the key that it has already, or remembers that it has none. `removals` is how many entries
     /// the cache had lost when it was asked: an entry that has gone may come back with its key written differently.
     pub(crate) fn resolve_key(&mut self, resident: Option<K>, removals: u64) {
@@ -74,16 +88,35 @@ impl<K, V> Write<K, V> {
 /// The bytes of a write.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Encoded {
-    /// The key's bytes.
-    pub key: Vec<u8>,
-    /// The value's bytes, or `None` for a removal.
-    pub value: Option<Vec<u8>>,
+    /// The key, and the value behind it: in one piece, because there is one of these for each write.
+    bytes: Box<[u8]>,
+    key_bytes: usize,
+    has_value: bool,
 }
 
 impl Encoded {
+    /// The bytes of a key and of its value; without a value, those of a removal.
+    pub fn new(key: &[u8], value: Option<&[u8]>) -> Self {
+        Encoded {
+            bytes: [key, value.unwrap_or_default()].concat().into(),
+            key_bytes: key.len(),
+            has_value: value.is_some(),
+        }
+    }
+
+    /// The key's bytes.
+    pub fn key(&self) -> &[u8] {
+        &self.bytes[..self.key_bytes]
+    }
+
+    /// The value's bytes, or `None` for a removal.
+    pub fn value(&self) -> Option<&[u8]> {
+        self.has_value.then(|| &self.bytes[self.key_bytes..])
+    }
+
     /// Bytes of key and value together.
     pub fn size(&self) -> usize {
-        self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+        self.bytes.len()
     }
 }
 
@@ -91,8 +124,8 @@ impl Encoded {
 impl fmt::Debug for Encoded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Encoded")
-            .field("key_bytes", &self.key.len())
-            .field("value_bytes", &self.value.as_ref().map(Vec::len))
+            .field("key_bytes", &self.key_bytes)
+            .field("value_bytes", &self.value().map(<[u8]>::len))
             .finish()
     }
 }

@@ -135,10 +135,7 @@ impl CsvBackend {
             .map(|value| self.shape.encode(&key, value))
             .transpose()?
             .map(|cells| pack(&cells));
-        let encoded = Encoded {
-            key: key.into_bytes(),
-            value,
-        };
+        let encoded = Encoded::new(key.as_bytes(), value.as_deref());
         check_size(encoded.size())?;
         Ok(encoded)
     }
@@ -275,7 +272,7 @@ impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
                 None => Some(self.encode(write.key(), write.value())?),
             };
             if let Some(encoded) = write.encoded().or(late.as_ref()) {
-                push_change(&mut contents, &encoded.key, encoded.value.as_deref());
+                push_change(&mut contents, encoded.key(), encoded.value());
             }
         }
         if contents.is_empty() {

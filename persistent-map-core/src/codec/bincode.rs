@@ -1,6 +1,6 @@
 use bincode::config;
 use bincode::error::DecodeError;
-use bincode::serde::{decode_from_slice, encode_to_vec};
+use bincode::serde::{decode_from_slice, encode_into_std_write};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -25,7 +25,19 @@ impl Codec for Bincode {
     }
 
     fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Vec<u8>, CodecError> {
-        encode_to_vec(value, config::standard()).map_err(|error| CodecError::new(error.to_string()))
+        let mut bytes = Vec::new();
+        self.encode_into(value, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn encode_into<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), CodecError> {
+        encode_into_std_write(value, bytes, config::standard())
+            .map(drop)
+            .map_err(|error| CodecError::new(error.to_string()))
     }
 
     fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CodecError> {

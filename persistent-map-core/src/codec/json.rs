@@ -17,7 +17,17 @@ impl Codec for Json {
     }
 
     fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Vec<u8>, CodecError> {
-        serde_json::to_vec(value).map_err(|error| CodecError::new(error.to_string()))
+        let mut bytes = Vec::new();
+        self.encode_into(value, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn encode_into<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), CodecError> {
+        serde_json::to_writer(bytes, value).map_err(|error| CodecError::new(error.to_string()))
     }
 
     fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CodecError> {

@@ -18,7 +18,18 @@ impl Codec for MessagePack {
     }
 
     fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Vec<u8>, CodecError> {
-        rmp_serde::to_vec_named(value).map_err(|error| CodecError::new(error.to_string()))
+        let mut bytes = Vec::new();
+        self.encode_into(value, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn encode_into<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), CodecError> {
+        rmp_serde::encode::write_named(bytes, value)
+            .map_err(|error| CodecError::new(error.to_string()))
     }
 
     fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CodecError> {

@@ -65,6 +65,22 @@ pub trait Codec: Send + Sync + 'static {
     /// The value has no form in this codec.
     fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Vec<u8>, CodecError>;
 
+    /// Adds the bytes of `value` to `bytes`: the same as [`encode`](Self::encode), without a buffer of their own. The map
+    /// encodes each entry in this way.
+    ///
+    /// The default calls `encode`.
+    ///
+    /// # Errors
+    /// As for `encode`. Then `bytes` may have got a part of them.
+    fn encode_into<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), CodecError> {
+        bytes.extend_from_slice(&self.encode(value)?);
+        Ok(())
+    }
+
     /// The value of `bytes`, all of them.
     ///
     /// # Errors
