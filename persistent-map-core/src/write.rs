@@ -124,7 +124,7 @@ impl Encoded {
 impl fmt::Debug for Encoded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Encoded")
-            .field("key_bytes", &self.key_bytes)
+            .field("key_bytes", &self.key().len())
             .field("value_bytes", &self.value().map(<[u8]>::len))
             .finish()
     }
