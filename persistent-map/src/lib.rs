@@ -1,5 +1,47 @@
 //! An async, typed, persistent key-value map: a `HashMap` whose entries survive a restart.
 //!
+//! - **Reads** come from memory: plain function calls, no `await`, no I/O, no guard to hold.
+//! - **Writes** are awaited, and on disk when they return. Many tasks share one commit.
+//! - **One entry or many in one step**: [`update`](PersistentMap::update), [`transaction`](PersistentMap::transaction)
+//!   and others, in memory and on disk.
+//! - **The store is your choice**: a SQLite file, a CSV table that people edit, memory alone, or a
+//!   [backend](StorageBackend) of your own.
+//!
+//! It is for data that fits into memory and must not be lost: settings, sessions, registries, caches that are dear to refill.
+//! It is not a database: all entries are in memory, there are no queries, and one process owns a file.
+//!
+#![cfg_attr(
+    feature = "sqlite",
+    doc = r#"
+```
+use persistent_map::{PersistentMap, sqlite::SqliteBackend, Result};
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    # let dir = tempfile::tempdir().unwrap();
+    # std::env::set_current_dir(&dir).unwrap();
+    let map = PersistentMap::new(SqliteBackend::new("my_app_data.db").await?).await?;
+    map.insert("greeting".to_string(), "Hello, Persistent World!".to_string()).await?;
+    assert_eq!(map.get("greeting").as_deref(), Some("Hello, Persistent World!"));
+    map.close().await
+}
+```
+"#
+)]
+//! # Where to go next
+//!
+//! | Page | For |
+//! |---|---|
+//! | [`guide::tutorial`] | the first hour: from one insert to transactions, write-behind, a new version of a type, a backup |
+//! | [`guide::cookbook`] | how to do one thing |
+//! | [`guide::guarantees`] | what `Ok` survives, who sees what when, and what is not promised |
+//! | [`guide::choosing`] | which backend, codec and write mode |
+//! | [`PersistentMap`] | every call |
+//! | [`PersistentError`] | what can go wrong, and what became of the change |
+//! | [`StorageBackend`] | the contract for a backend of your own |
+//!
+//! # Features
+//!
 //! This crate is a doorway: it re-exports the map and the contract from `persistent-map-core`, and each backend from a
 //! crate of its own, by feature.
 //!
@@ -10,60 +52,41 @@
 //! | `csv_backend` | `csv` | `persistent-map-csv` |
 //! | `message_pack`, `json` | codecs [`MessagePack`](codec), [`Json`](codec) | `persistent-map-core` |
 //!
-#![cfg_attr(
-    feature = "sqlite",
-    doc = r#"
-```standalone_crate
-use persistent_map::{PersistentMap, sqlite::SqliteBackend, Result};
+//! Examples on the pages of single items import from those crates: what is `persistent_map_core::PersistentMap` there is
+//! `persistent_map::PersistentMap` here, and `persistent_map_sqlite::SqliteBackend` is `persistent_map::sqlite::SqliteBackend`.
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    # let dir = tempfile::tempdir().unwrap();
-    # std::env::set_current_dir(&dir).unwrap();
-    let map = PersistentMap::new(SqliteBackend::new("my_app_data.db").await?).await?;
-    map.insert("greeting".to_string(), "Hello, Persistent World!".to_string()).await?;
-    assert_eq!(map.get("greeting").as_deref(), Some("Hello, Persistent World!"));
-    Ok(())
-}
-```
-"#
-)]
+// Its examples use everything, so they are tests only where everything is there.
+#[cfg(any(
+    not(doctest),
+    all(
+        feature = "sqlite",
+        feature = "in_memory",
+        feature = "csv_backend",
+        feature = "message_pack",
+        feature = "json"
+    )
+))]
+pub mod guide;
 
 pub use persistent_map_core::*;
 
+/// No store: for tests and temporary data.
+///
 #[cfg(feature = "in_memory")]
-pub mod in_memory {
-    //! No store: for tests and temporary data.
-    pub use persistent_map_memory::*;
-}
+#[doc(inline)]
+pub use persistent_map_memory as in_memory;
 
+/// Entries in a SQLite file: durable writes, several maps in one file.
+///
 #[cfg(feature = "sqlite")]
-pub mod sqlite {
-    //! Entries in a SQLite file: durable writes, several maps in one file.
-    pub use persistent_map_sqlite::*;
-}
+#[doc(inline)]
+pub use persistent_map_sqlite as sqlite;
 
+/// Entries in a CSV file: a table that people read and edit, with durable writes.
+///
 #[cfg(feature = "csv_backend")]
-pub mod csv {
-    //! Entries in a CSV file: a table that people read and edit, with durable writes.
-    //!
-    //! ```
-    //! use persistent_map::{PersistentMap, csv::CsvBackend, Result};
-    //!
-    //! #[tokio::main]
-    //! async fn main() -> Result<()> {
-    //!     # let dir = tempfile::tempdir().unwrap();
-    //!     # std::env::set_current_dir(&dir).unwrap();
-    //!     let backend = CsvBackend::new("my_data.csv");
-    //!     let map = PersistentMap::new(backend).await?;
-    //!     map.insert("greeting".to_string(), "Hello!".to_string()).await?;
-    //!     map.close().await?;
-    //!     assert_eq!(std::fs::read_to_string("my_data.csv").unwrap(), "key,value\ngreeting,Hello!\n");
-    //!     Ok(())
-    //! }
-    //! ```
-    pub use persistent_map_csv::*;
-}
+#[doc(inline)]
+pub use persistent_map_csv as csv;
 
 /// The examples of the README are compiled.
 #[cfg(all(doctest, feature = "sqlite"))]
