@@ -18,6 +18,22 @@ use crate::write::{Encoded, Write};
 /// Beyond the bounds: the same key must serialize to the same bytes each time, because that is how a store finds its row.
 /// A `HashSet` or `HashMap` inside a key does not (its order varies); `insert` refuses it when it notices. Keys that are
 /// equal but are written differently (the paths `a/b` and `a/b/`) are one entry, stored as it was first inserted.
+///
+/// ```
+/// # use persistent_map_core::*;
+/// # use persistent_map_memory::InMemoryBackend;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// # use serde::{Deserialize, Serialize};
+/// #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// struct Seat { row: u8, number: u16 }
+///
+/// let guests = PersistentMap::new(InMemoryBackend::new()).await?;
+/// guests.insert(Seat { row: 1, number: 7 }, "Ann".to_string()).await?;
+/// assert_eq!(guests.get(&Seat { row: 1, number: 7 }).as_deref(), Some("Ann"));
+/// # Ok(())
+/// # }
+/// ```
 pub trait Key: Eq + Hash + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<T> Key for T where T: Eq + Hash + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}

@@ -46,6 +46,17 @@ where
     ///
     /// # Cancel safety
     /// Dropping the future opens nothing.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let visits = PersistentMap::<String, u64, _>::new(InMemoryBackend::new()).await?;
+    /// assert!(visits.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn new(backend: B) -> Result<Self> {
         Self::builder(backend).open().await
     }
@@ -108,6 +119,21 @@ impl<K, V, B, S> Builder<K, V, B, S> {
     /// Hashes keys in memory with `hasher`. It has no part in what is stored.
     ///
     /// The default, [`RandomState`], withstands keys that an attacker has chosen to collide; faster hashers may not.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// use std::hash::{BuildHasherDefault, DefaultHasher};
+    ///
+    /// type Hasher = BuildHasherDefault<DefaultHasher>; // or that of a crate
+    /// let map: PersistentMap<u64, u64, InMemoryBackend, Hasher> =
+    ///     PersistentMap::builder(InMemoryBackend::new()).hasher(Hasher::default()).open().await?;
+    /// map.insert(1, 1).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn hasher<H>(self, hasher: H) -> Builder<K, V, B, H> {
         Builder {
             backend: self.backend,
@@ -211,7 +237,11 @@ where
     /// - [`Corrupt`](PersistentError::Corrupt), [`Mismatch`](PersistentError::Mismatch): the store has a row that cannot
     ///   be read, or was written with another codec or for other types.
     /// - [`InUse`](PersistentError::InUse): another map has this store.
+    /// - [`Refused`](PersistentError::Refused): a file that cannot be used, from backends that open theirs here.
     /// - [`Damaged`](PersistentError::Damaged), [`Storage`](PersistentError::Storage): the store cannot be read.
+    /// - [`Unsupported`](PersistentError::Unsupported): a [`migrate`](Self::migrate) is due, and the backend cannot replace
+    ///   its entries.
+    /// - [`Panicked`](PersistentError::Panicked): code of the backend, of the types or of an upgrade panicked.
     ///
     /// # Cancel safety
     /// Dropping the future opens nothing; the backend is dropped with it.

@@ -219,6 +219,21 @@ impl<K: Key, V: Value> Subscription<K, V> {
     ///
     /// # Cancel safety
     /// Dropping the future loses no event.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let map = PersistentMap::builder(InMemoryBackend::new()).event_capacity(1).open().await?;
+    /// let mut events = map.subscribe();
+    /// map.insert(1, 1).await?;
+    /// map.insert(2, 2).await?; // the subscriber was too slow for the first
+    /// assert!(matches!(events.recv().await, Some(Event::Missed(1))));
+    /// assert!(matches!(events.recv().await, Some(Event::Changed(changes)) if changes[0].key == 2));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn recv(&mut self) -> Option<Event<K, V>> {
         poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }
@@ -281,6 +296,23 @@ impl<K: Key, V: Value> Watch<K, V> {
     ///
     /// # Cancel safety
     /// Dropping the future loses no change.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let map = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// let mut flag = map.watch("flag".to_string());
+    /// map.insert("flag".to_string(), true).await?;
+    /// assert_eq!(flag.changed().await?, Some(true));
+    /// map.remove("flag").await?;
+    /// assert_eq!(flag.changed().await?, None);
+    /// map.close().await?;
+    /// assert!(matches!(flag.changed().await, Err(PersistentError::Closed)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn changed(&mut self) -> Result<Option<V>> {
         poll_fn(|context| self.poll_change(context)).await
     }

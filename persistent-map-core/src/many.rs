@@ -70,6 +70,18 @@ where
     ///
     /// # Cancel safety
     /// As for [`insert_many`](Self::insert_many).
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let map = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// map.insert_many([(1, 'a'), (2, 'b')]).await?;
+    /// assert_eq!(map.remove_many([2, 3]).await?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn remove_many(&self, keys: impl IntoIterator<Item = K>) -> Result<usize> {
         let writes = contain("an iterator", || {
             keys.into_iter().map(Write::remove).collect::<Vec<_>>()
@@ -90,6 +102,19 @@ where
     ///
     /// # Cancel safety
     /// As for [`insert`](Self::insert). Without atomic batches, what was removed until then stays removed.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let map = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// map.insert_many([("old", 1), ("new", 9)].map(|(key, time)| (key.to_string(), time))).await?;
+    /// assert_eq!(map.retain(|_, time| *time > 5).await?, 1);
+    /// assert!(map.contains_key("new") && !map.contains_key("old"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn retain(&self, keep: impl FnMut(&K, &V) -> bool + Send + 'static) -> Result<usize> {
         let atomic_batches = self.capabilities().atomic_batches;
         self.engine.retain(&self.shared, atomic_batches, keep).await
@@ -210,6 +235,23 @@ where
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_testkit::Disk;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let (disk, other_program) = { let disk = Disk::new(); (disk.clone(), disk) };
+    /// let map = PersistentMap::new(disk.backend()).await?;
+    /// map.insert("a".to_string(), 1).await?;
+    /// assert_eq!(map.verify().await?, 1);
+    ///
+    /// # let other_program = other_program.backend();
+    /// other_program.save("a".to_string(), 2).await?;
+    /// assert!(matches!(map.verify().await, Err(PersistentError::NotAsWritten { other: 1, .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn verify(&self) -> Result<u64>
     where
         V: PartialEq,

@@ -77,6 +77,19 @@ where
     /// A clone of the value of `key`.
     ///
     /// Costs a hash, a look-up and the clone. Use [`with`](Self::with) to save the clone.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let map = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// map.insert("a".to_string(), 1).await?;
+    /// assert_eq!(map.get("a"), Some(1)); // by `&str`, though keys are `String`s
+    /// assert_eq!(map.get("b"), None);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get<Q>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -177,6 +190,8 @@ where
     /// `Ok` means: the store has committed it (what that survives: [`capabilities`](Self::capabilities)), and every
     /// reader sees it. With [`WriteMode::Behind`](crate::WriteMode::Behind): every reader sees it, and the store will have it.
     ///
+    /// Costs encoding, decoding once as a check, and the wait for a commit, which it shares with the calls of other tasks.
+    ///
     /// # Errors
     /// [`PersistentError::outcome`](crate::PersistentError::outcome) says what became of the entry.
     /// - [`Unstorable`](crate::PersistentError::Unstorable), [`TooLarge`](crate::PersistentError::TooLarge): this entry cannot be
@@ -186,11 +201,23 @@ where
     ///   before. This call has changed nothing.
     /// - [`Poisoned`](crate::PersistentError::Poisoned), [`Closed`](crate::PersistentError::Closed): the map takes no writes.
     /// - [`WriterGone`](crate::PersistentError::WriterGone): the runtime of the map has ended meanwhile.
-    /// - [`Panicked`](crate::PersistentError::Panicked): code of the key or value type panicked.
+    /// - [`Panicked`](crate::PersistentError::Panicked): code of the key or value type, or of the backend, panicked.
     ///
     /// # Cancel safety
     /// Dropping the future before the call has its place in the queue does nothing; after that the entry is stored all
     /// the same. Never half.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let map = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// assert_eq!(map.insert("a".to_string(), 1).await?, None);
+    /// assert_eq!(map.insert("a".to_string(), 2).await?, Some(1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn insert(&self, key: K, value: V) -> Result<Option<V>> {
         self.write(Write::insert(key, value)).await
     }
@@ -204,6 +231,19 @@ where
     ///
     /// # Cancel safety
     /// As for [`insert`](Self::insert).
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let map = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// map.insert("a".to_string(), 1).await?;
+    /// assert_eq!(map.remove("a").await?, Some(1));
+    /// assert_eq!(map.remove("a").await?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn remove<Q>(&self, key: &Q) -> Result<Option<V>>
     where
         K: Borrow<Q>,
@@ -223,12 +263,26 @@ where
     ///
     /// # Cancel safety
     /// As for [`insert`](Self::insert).
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let map = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// map.insert_many((0..10).map(|n| (n, n))).await?;
+    /// map.clear().await?;
+    /// assert!(map.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn clear(&self) -> Result<()> {
         let atomic_batches = self.capabilities.atomic_batches;
         self.engine.clear(&self.shared, atomic_batches).await
     }
 
-    /// Returns when everything that was accepted before it is stored, and the backend has written out its buffers.
+    /// Returns when everything that was accepted before it is stored, and the backend has written out its buffers. What
+    /// that costs is up to the backend.
     ///
     /// # Errors
     /// - [`Poisoned`](crate::PersistentError::Poisoned): an earlier write has an unknown outcome.
@@ -240,6 +294,20 @@ where
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing but that nobody hears the answer.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_testkit::Disk;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let disk = Disk::new();
+    /// let map = PersistentMap::builder(disk.backend()).write_mode(WriteMode::Behind(Behind::new())).open().await?;
+    /// map.insert("a".to_string(), 1).await?; // in memory
+    /// map.flush().await?; // stored
+    /// assert_eq!((disk.entries()["a"], map.stats().unsaved), (1, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn flush(&self) -> Result<()> {
         self.engine.flush(&self.shared).await
     }
@@ -258,6 +326,21 @@ where
     ///
     /// # Cancel safety
     /// Once the future was polled the map closes on its own, and another `close` waits for it.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let map = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// map.insert("a".to_string(), 1).await?;
+    /// map.close().await?;
+    /// assert_eq!(map.get("a"), Some(1));
+    /// assert!(matches!(map.insert("b".to_string(), 2).await, Err(PersistentError::Closed)));
+    /// map.close().await?; // again: no harm
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn close(&self) -> Result<()> {
         self.engine.close(&self.shared).await
     }
@@ -345,17 +428,58 @@ where
     }
 
     /// The backend, for its own methods. Calling its write methods would go past the map: memory would not know.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_testkit::Disk;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let disk = Disk::<String, u32>::new();
+    /// let map = PersistentMap::new(disk.backend()).await?;
+    /// map.insert("a".to_string(), 1).await?;
+    /// assert_eq!(map.backend().load_all().await?["a"], 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn backend(&self) -> &B {
         &self.shared.backend
     }
 
     /// What the backend can do, and what `Ok` of a write survives; with [`WriteMode::Behind`](crate::WriteMode::Behind), what
     /// `Ok` of a [`flush`](Self::flush) does.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let map = PersistentMap::<String, u32, _>::new(InMemoryBackend::new()).await?;
+    /// if map.capabilities().survives < Survives::PowerLoss {
+    ///     eprintln!("a power cut may take what was written");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn capabilities(&self) -> Capabilities {
         self.capabilities
     }
 
     /// Figures: entries, queue, commits, failures. Costs as much as [`len`](Self::len).
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_testkit::Disk;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let backend = Disk::new().backend();
+    /// let map = PersistentMap::new(backend).await?;
+    /// map.insert_many((0..100).map(|n| (n, n))).await?;
+    /// let stats = map.stats();
+    /// assert_eq!((stats.entries, stats.commits, stats.writes), (100, 1, 100));
+    /// assert_eq!(stats.phase, Phase::Open);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stats(&self) -> Stats {
         let (unsaved, unsaved_bytes) = self.engine.unsaved();
         Stats {

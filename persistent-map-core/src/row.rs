@@ -41,6 +41,14 @@ pub struct CorruptRow {
 
 impl CorruptRow {
     /// A report for row `row` of `location`, whose key has the bytes `key`.
+    ///
+    /// ```
+    /// use persistent_map_core::{CorruptRow, Location};
+    ///
+    /// let location = Location { file: Some("app.db".into()), table: Some("users".into()) };
+    /// let row = CorruptRow::new(location, 12, b"ann", "the checksum is wrong");
+    /// assert_eq!(row.to_string(), "row 12 of table `users` of app.db, key \"ann\": the checksum is wrong");
+    /// ```
     pub fn new(location: Location, row: u64, key: &[u8], reason: impl Into<String>) -> Self {
         CorruptRow {
             intact: false,

@@ -3,6 +3,18 @@
 use std::fmt;
 
 /// One change of one key, on its way to the store: an insert if it has a value, a removal if it has none.
+///
+/// ```
+/// use persistent_map_core::Write;
+///
+/// let batch = [Write::insert("a", 1), Write::remove("b")];
+/// for write in &batch {
+///     match write.value() {
+///         Some(value) => println!("{} becomes {value}", write.key()),
+///         None => println!("{} goes", write.key()),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Write<K, V> {
     key: K,

@@ -78,6 +78,21 @@ impl CsvBackend {
 
     /// The column that holds the keys; `key` unless set. This is how an existing spreadsheet opens as a map: name the
     /// column that identifies a row.
+    ///
+    /// ```
+    /// # use persistent_map_core::{PersistentMap, Result};
+    /// # use persistent_map_csv::CsvBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("table.csv");
+    /// std::fs::write(&path, "city,value\nOslo,709000\n")?;
+    /// let inhabitants = PersistentMap::<String, u64, _>::new(CsvBackend::new(&path).key_column("city")).await?;
+    /// assert_eq!(inhabitants.get("Oslo"), Some(709_000));
+    /// # inhabitants.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn key_column(mut self, name: impl Into<String>) -> Self {
         self.settings.key_column = name.into();
@@ -101,6 +116,22 @@ impl CsvBackend {
     /// For files with text from strangers that people open in a spreadsheet. The map never sees the mark, and files may
     /// be opened with and without the option in turn. Rows that are in the file already are marked by the next
     /// checkpoint.
+    ///
+    /// ```
+    /// # use persistent_map_core::{PersistentMap, Result};
+    /// # use persistent_map_csv::CsvBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("table.csv");
+    /// let map = PersistentMap::new(CsvBackend::new(&path).guard_formulas(true)).await?;
+    /// map.insert(1, "=1+1".to_string()).await?;
+    /// map.close().await?;
+    /// assert_eq!(map.get(&1).as_deref(), Some("=1+1"));
+    /// assert_eq!(std::fs::read_to_string(&path)?, "key,value\n1,'=1+1\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn guard_formulas(mut self, guard: bool) -> Self {
         self.settings.guard_formulas = guard;

@@ -204,6 +204,19 @@ impl<C: Codec> SqliteBackend<C> {
     ///
     /// # Cancel safety
     /// Nothing is written.
+    ///
+    /// ```
+    /// # use persistent_map_core::{Json, PersistentMap, Result};
+    /// # use persistent_map_sqlite::SqliteBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let db = SqliteBackend::new(":memory:").await?; // `Bincode`
+    /// let settings = db.table_with_codec("settings", Json).await?; // to be looked at with other tools
+    /// let settings = PersistentMap::new(settings).await?;
+    /// settings.insert("language".to_string(), "en".to_string()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[allow(
         clippy::unused_async,
         reason = "ordered as an async call, which leaves room for checks in the file"
@@ -440,6 +453,18 @@ impl<C: Codec> SqliteBuilder<C> {
 
     /// How keys and values are written; [`Bincode`] unless set. It is kept with the data: a file that was written with
     /// another codec is refused.
+    ///
+    /// ```
+    /// # use persistent_map_core::{Json, PersistentMap, Result};
+    /// # use persistent_map_sqlite::SqliteBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let backend = SqliteBackend::builder(":memory:").codec(Json).open().await?;
+    /// let map = PersistentMap::new(backend).await?;
+    /// map.insert("a".to_string(), vec![1, 2]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn codec<D: Codec>(self, codec: D) -> SqliteBuilder<D> {
         SqliteBuilder {
             settings: self.settings,

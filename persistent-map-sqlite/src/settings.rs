@@ -35,6 +35,23 @@ impl Settings {
 
 /// When SQLite asks the disk to keep a commit
 /// ([`PRAGMA synchronous`](https://www.sqlite.org/pragma.html#pragma_synchronous)).
+///
+/// ```
+/// # use persistent_map_core::{PersistentMap, Result, Survives};
+/// # use persistent_map_sqlite::{SqliteBackend, Synchronous};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("app.db");
+/// let backend = SqliteBackend::builder(&path).synchronous(Synchronous::Normal).open().await?;
+/// let map = PersistentMap::new(backend).await?;
+/// map.insert("a".to_string(), 1).await?; // survives the end of the process
+/// map.flush().await?; // survives a power cut
+/// assert_eq!(map.capabilities().survives, Survives::ProcessKill);
+/// # map.close().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub enum Synchronous {

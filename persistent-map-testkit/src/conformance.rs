@@ -71,7 +71,7 @@ macro_rules! verdicts {
 }
 
 /// Runs all behaviours and says which of them hold. For checking the kit itself, and for backends whose set-up does not
-/// fit a test for each.
+/// fit a test for each. Dropping the future leaves the behaviour that runs to itself, and begins no other.
 pub async fn check_all<F: Fixture>(fixture: F) -> Vec<Verdict> {
     let fixture = &Arc::new(fixture);
     crate::for_each_behaviour!((verdicts) fixture)

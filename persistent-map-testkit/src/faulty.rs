@@ -99,6 +99,24 @@ impl Faults {
     }
 
     /// Lets writes wait before they do anything, until [`resume`](Self::resume).
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_testkit::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # use std::time::Duration;
+    /// let faults = Faults::new();
+    /// let map = PersistentMap::new(faults.wrap(Disk::new().backend())).await?;
+    /// faults.pause(); // a disk that hangs
+    /// let insert = tokio::time::timeout(Duration::from_millis(10), map.insert(1, 1)).await;
+    /// assert!(insert.is_err() && map.is_empty());
+    /// faults.resume();
+    /// map.flush().await?;
+    /// assert_eq!(map.get(&1), Some(1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pause(&self) {
         self.0.paused.send_replace(true);
     }
@@ -109,7 +127,7 @@ impl Faults {
     }
 
     /// Waits until no write is under way, and lets none begin before the guard is dropped. So that the files of a store can
-    /// be copied as they are at one moment.
+    /// be copied as they are at one moment. Dropping the future holds nothing.
     pub async fn hold_still(&self) -> Stillness<'_> {
         Stillness {
             _guard: self.0.still.write().await,

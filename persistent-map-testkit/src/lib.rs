@@ -35,7 +35,20 @@ pub mod __private {
 /// Polls a future a number of times, then drops it. Tells whether it had finished by then.
 ///
 /// This is what a timeout, an abort or a `select!` does to a caller, at a chosen moment. The future's wake-ups go
-/// nowhere, so between two polls other tasks are given time to run.
+/// nowhere, so between two polls other tasks are given time to run. Dropping it drops `future`.
+///
+/// ```
+/// # use persistent_map_core::*;
+/// # use persistent_map_testkit::*;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let map = PersistentMap::new(Disk::new().backend()).await?;
+/// assert!(drop_after_polls(map.insert("a".to_string(), 1), 1).await.is_none()); // queued, not answered
+/// map.flush().await?;
+/// assert_eq!(map.get("a"), Some(1)); // done all the same
+/// # Ok(())
+/// # }
+/// ```
 pub async fn drop_after_polls<F: Future>(future: F, polls: usize) -> Option<F::Output> {
     let mut future = Box::pin(future);
     for _ in 0..polls {

@@ -16,6 +16,15 @@ use super::{Codec, CodecError};
 /// Decoding never claims more memory than about 256 times the size of the input (bincode checks lengths against a
 /// limit, which is chosen here by size; on machines of 32 bits only up to 16 MiB of input). Two shapes escape that limit, so do not use them for files from strangers: a
 /// recursive type (deep nesting overflows the stack) and a collection of zero-sized items (`Vec<()>`, a long loop).
+///
+/// ```
+/// use persistent_map_core::{Bincode, Codec};
+///
+/// let bytes = Bincode.encode(&("Ann", 10u64))?;
+/// assert_eq!(bytes, b"\x03Ann\x0a"); // no names, small numbers in one byte
+/// assert_eq!(Bincode.decode::<(String, u64)>(&bytes)?, ("Ann".to_string(), 10));
+/// # Ok::<(), persistent_map_core::codec::CodecError>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bincode;
 

@@ -8,6 +8,14 @@ use super::{Codec, CodecError, shape};
 ///
 /// The largest and slowest of the codecs. Map keys inside a value must be strings or numbers; `NaN` and infinities
 /// become `null`: refused by `insert` for plain floats, and read back as `None` in an `Option<f64>`.
+///
+/// ```
+/// use persistent_map_core::{Codec, Json};
+///
+/// assert_eq!(Json.encode(&("a", Some(1)))?, br#"["a",1]"#);
+/// assert!(Json.encode(&f64::NAN).and_then(|bytes| Json.decode::<f64>(&bytes)).is_err());
+/// # Ok::<(), persistent_map_core::codec::CodecError>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Json;
 

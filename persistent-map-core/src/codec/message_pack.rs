@@ -9,6 +9,21 @@ use super::{Codec, CodecError, shape};
 ///
 /// A field added with `#[serde(default)]` reads old entries; a field taken away is skipped. All serde attributes work.
 /// One flaw to know: in an `Option<Option<T>>`, `Some(None)` comes back as `None`.
+///
+/// ```
+/// use persistent_map_core::{Codec, MessagePack};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize)]
+/// struct Before { name: String, nick: String }
+///
+/// #[derive(Debug, PartialEq, Deserialize)]
+/// struct Now { name: String, #[serde(default)] age: u8 }
+///
+/// let bytes = MessagePack.encode(&Before { name: "Ann".into(), nick: "a".into() })?;
+/// assert_eq!(MessagePack.decode::<Now>(&bytes)?, Now { name: "Ann".into(), age: 0 });
+/// # Ok::<(), persistent_map_core::codec::CodecError>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MessagePack;
 

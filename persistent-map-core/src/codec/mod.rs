@@ -107,6 +107,13 @@ pub struct CodecError {
 impl CodecError {
     /// An error with serde's message, less the value that serde quotes in it
     /// (``invalid value: string "..", expected ..``).
+    ///
+    /// ```
+    /// use persistent_map_core::codec::CodecError;
+    ///
+    /// let error = CodecError::new("invalid type: string \"hunter2\", expected u8");
+    /// assert_eq!(error.to_string(), "invalid type: string …, expected u8");
+    /// ```
     pub fn new(message: impl AsRef<str>) -> Self {
         CodecError {
             message: without_values(message.as_ref()),
