@@ -28,8 +28,14 @@ async fn main() -> Result<()> {
 ```
 "#
 )]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub use persistent_map_core::*;
+// By name, so that the compiler says which feature is missing.
+#[cfg(feature = "json")]
+pub use persistent_map_core::Json;
+#[cfg(feature = "message_pack")]
+pub use persistent_map_core::MessagePack;
 
 #[cfg(feature = "in_memory")]
 pub mod in_memory {
