@@ -14,6 +14,7 @@ use persistent_map_examples::data_file;
 
 /// Writes the whole file at each change: right for a few hundred entries, and short. It has no lock, so it is up to you
 /// that one process uses the file at a time.
+#[derive(Debug)]
 pub struct JsonFile<K, V> {
     path: PathBuf,
     /// What the file says.

@@ -21,6 +21,7 @@ const TASKS: usize = 64;
 const LOADED: &str = "airports";
 
 /// The stored airports.
+#[derive(Debug)]
 pub struct Store {
     /// By IATA code.
     pub airports: PersistentMap<String, Airport, SqliteBackend>,

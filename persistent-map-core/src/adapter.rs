@@ -182,31 +182,31 @@ fn encode_checked<T: Value>(
     bytes: &mut Vec<u8>,
 ) -> Result<T> {
     let start = bytes.len();
-    codec.encode_into(item, bytes).map_err(|source| {
+    codec.encode_into(item, bytes).map_err(|cause| {
         unstorable::<T>(
             codec,
             part,
             "The codec has no form for this type or value",
-            source,
+            cause,
         )
     })?;
     codec
         .decode(&bytes[start..])
-        .map_err(|source| unstorable::<T>(codec, part, ADVICE, source))
+        .map_err(|cause| unstorable::<T>(codec, part, ADVICE, cause))
 }
 
 fn unstorable<T>(
     codec: &impl Codec,
     part: &'static str,
     advice: &'static str,
-    source: CodecError,
+    cause: CodecError,
 ) -> PersistentError {
     PersistentError::Unstorable {
         part,
         type_name: type_name::<T>(),
         codec: codec.id(),
         advice,
-        source,
+        cause,
     }
 }
 

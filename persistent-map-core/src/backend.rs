@@ -34,11 +34,19 @@ use crate::write::{Encoded, Write};
 /// # Ok(())
 /// # }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the key of a map",
+    note = "a key is `Eq + Hash + Clone + Send + Sync + 'static`, and derives serde's `Serialize` and `Deserialize`"
+)]
 pub trait Key: Eq + Hash + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<T> Key for T where T: Eq + Hash + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 /// What a value must be able to do. Implemented for every type that qualifies.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the value of a map",
+    note = "a value is `Clone + Send + Sync + 'static`, and derives serde's `Serialize` and `Deserialize`"
+)]
 pub trait Value: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<T> Value for T where T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
@@ -107,6 +115,11 @@ impl<T> Value for T where T: Clone + Serialize + DeserializeOwned + Send + Sync 
 /// # Ok(())
 /// # }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a backend for keys of type `{K}` and values of type `{V}`",
+    label = "not a `StorageBackend<{K}, {V}>`",
+    note = "a map needs a backend, such as `SqliteBackend`, and types that can be its keys and values"
+)]
 #[async_trait]
 pub trait StorageBackend<K, V>: Send + Sync + 'static
 where

@@ -113,10 +113,10 @@ impl Backlog {
         }
     }
 
-    fn unsaved(&self, source: &Arc<PersistentError>) -> PersistentError {
+    fn unsaved(&self, cause: &Arc<PersistentError>) -> PersistentError {
         PersistentError::Unsaved {
             entries: self.unsaved_entries() as u64,
-            source: Arc::clone(source),
+            cause: Arc::clone(cause),
         }
     }
 

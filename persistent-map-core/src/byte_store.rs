@@ -1,5 +1,7 @@
 //! The smaller contract, for stores that keep bytes.
 
+use std::fmt;
+
 use async_trait::async_trait;
 
 use crate::capabilities::Capabilities;
@@ -18,6 +20,12 @@ use crate::row::Location;
 /// - Each row should carry a checksum, so that a flipped byte is reported and not served.
 ///
 /// `persistent-map-sqlite` is the reference implementation.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a backend for these types of keys and values",
+    label = "implements neither `ByteStore` nor `StorageBackend<K, V>` for this `K` and `V`",
+    note = "a map needs a backend, such as `SqliteBackend`; one of your own implements `StorageBackend<K, V>` for the types of \
+            its entries, or `ByteStore` for all types"
+)]
 #[async_trait]
 pub trait ByteStore: Send + Sync + 'static {
     /// The codec that keys and values are written with.
@@ -121,6 +129,16 @@ pub struct ByteWrite<'a> {
     pub key: &'a [u8],
     /// The value's bytes, or `None` for a removal.
     pub value: Option<&'a [u8]>,
+}
+
+/// Sizes only: the bytes may be secret.
+impl fmt::Debug for ByteWrite<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByteWrite")
+            .field("key_bytes", &self.key.len())
+            .field("value_bytes", &self.value.map(<[u8]>::len))
+            .finish()
+    }
 }
 
 /// Where [`ByteStore::load`] puts the rows it finds.

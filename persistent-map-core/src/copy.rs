@@ -51,8 +51,8 @@ const BATCH: usize = 4096;
 pub fn copy<'a, K, V, A, T, B, S>(
     from: &'a PersistentMap<K, V, A, T>,
     to: &'a PersistentMap<K, V, B, S>,
-) -> Copy<'a, K, V, A, T, B, S> {
-    Copy {
+) -> Copying<'a, K, V, A, T, B, S> {
+    Copying {
         from,
         to,
         on_progress: None,
@@ -61,7 +61,7 @@ pub fn copy<'a, K, V, A, T, B, S>(
 
 /// A copy that is about to be made. From [`copy`]; `.await` it.
 #[must_use = "nothing is copied until it is awaited"]
-pub struct Copy<'a, K, V, A, T, B, S> {
+pub struct Copying<'a, K, V, A, T, B, S> {
     from: &'a PersistentMap<K, V, A, T>,
     to: &'a PersistentMap<K, V, B, S>,
     on_progress: Option<Box<dyn FnMut(Progress) + Send + 'a>>,
@@ -79,7 +79,7 @@ pub struct Copied {
     pub elapsed: Duration,
 }
 
-impl<'a, K, V, A, T, B, S> Copy<'a, K, V, A, T, B, S> {
+impl<'a, K, V, A, T, B, S> Copying<'a, K, V, A, T, B, S> {
     /// Calls `tell` after each commit. It runs in the task that awaits the copy.
     pub fn on_progress(mut self, tell: impl FnMut(Progress) + Send + 'a) -> Self {
         self.on_progress = Some(Box::new(tell));
@@ -87,7 +87,7 @@ impl<'a, K, V, A, T, B, S> Copy<'a, K, V, A, T, B, S> {
     }
 }
 
-impl<K, V, A, T, B, S> Copy<'_, K, V, A, T, B, S>
+impl<K, V, A, T, B, S> Copying<'_, K, V, A, T, B, S>
 where
     K: Key,
     V: Value + PartialEq,
@@ -148,7 +148,7 @@ where
     }
 }
 
-impl<'a, K, V, A, T, B, S> IntoFuture for Copy<'a, K, V, A, T, B, S>
+impl<'a, K, V, A, T, B, S> IntoFuture for Copying<'a, K, V, A, T, B, S>
 where
     K: Key,
     V: Value + PartialEq,
@@ -165,8 +165,8 @@ where
     }
 }
 
-impl<K, V, A, T, B, S> fmt::Debug for Copy<'_, K, V, A, T, B, S> {
+impl<K, V, A, T, B, S> fmt::Debug for Copying<'_, K, V, A, T, B, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Copy").finish_non_exhaustive()
+        f.debug_struct("Copying").finish_non_exhaustive()
     }
 }

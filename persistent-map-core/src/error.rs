@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::codec::CodecError;
+use crate::message::{brief, count, whole};
 use crate::row::CorruptRow;
 
 /// The result of every fallible call in this crate.
@@ -32,9 +33,9 @@ pub enum Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Outcome::NotApplied => "nothing was applied",
+            Outcome::NotApplied => "nothing was applied, and the call may be repeated",
             Outcome::Unknown => {
-                "the store may or may not have the change; open the map again to find out"
+                "the store may or may not have the change. Open the map again to find out"
             }
             Outcome::Partly => "a part was applied",
         })
@@ -56,23 +57,25 @@ impl fmt::Display for Outcome {
 /// assert_eq!(error.outcome(), Outcome::NotApplied);
 /// assert_eq!(error.unknown().outcome(), Outcome::Unknown);
 /// ```
+#[doc = include_str!("../docs/errors.md")]
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum PersistentError {
     /// The store failed. `outcome` says whether the change may have happened all the same.
-    #[error("the store failed while {doing}: {source}; {outcome}")]
+    #[error("the store failed while {doing}: {cause}; {outcome}", cause = whole(.cause.as_ref()))]
     Storage {
         /// What the store was doing, with the file or table where there is one.
         doing: String,
         /// Whether the change may have happened.
         outcome: Outcome,
         /// The store's own error.
-        source: Cause,
+        cause: Cause,
     },
 
     /// A key or value that could be written but not read back, refused before anything was written.
     #[error(
-        "the {part} of type `{type_name}` cannot be stored with the codec {codec}: {source}. {advice}"
+        "the {part} of type `{type_name}` cannot be stored with the codec {codec}: {cause}. {advice}",
+        cause = whole(.cause)
     )]
     Unstorable {
         /// `"key"` or `"value"`.
@@ -84,11 +87,14 @@ pub enum PersistentError {
         /// Which serde attribute is the likely reason, and which codec handles it.
         advice: &'static str,
         /// What the codec said.
-        source: CodecError,
+        cause: CodecError,
     },
 
     /// An entry larger than the store takes, refused before anything was written.
-    #[error("the {part} of {bytes} bytes is larger than the store takes ({limit} bytes)")]
+    #[error(
+        "the {part} of {bytes} bytes is larger than the store takes ({limit} bytes). Store it in parts, or keep it in a \
+         file and store its name"
+    )]
     TooLarge {
         /// `"key"`, `"value"` or `"entry"`.
         part: &'static str,
@@ -135,8 +141,8 @@ pub enum PersistentError {
         reason: String,
         /// What to do next.
         advice: String,
-        /// The operating system's or driver's error, where there is one.
-        source: Option<Cause>,
+        /// The operating system's or driver's error, where there is one. `reason` says it too.
+        cause: Option<Cause>,
     },
 
     /// The store is open already, here or in another process.
@@ -153,11 +159,12 @@ pub enum PersistentError {
 
     /// An earlier write ended with an unknown outcome, so this one was refused: nothing was applied by it.
     #[error(
-        "the map refuses writes since an earlier failure: {first}. Reads go on; open the map again to write"
+        "the map only reads since an earlier failure, and refused this: {reason}. Open the map again to write, and to see \
+         what became of that change",
+        reason = brief(.first)
     )]
     Poisoned {
         /// The failure that started it. It never changes while the map is open.
-        #[source]
         first: Arc<PersistentError>,
     },
 
@@ -173,7 +180,9 @@ pub enum PersistentError {
     WriterGone,
 
     /// The backend cannot do this. Nothing was applied.
-    #[error("the backend does not support {what}")]
+    #[error(
+        "the backend does not support {what}; nothing was applied. Use a backend that does, or do without"
+    )]
     Unsupported {
         /// What was asked for.
         what: String,
@@ -189,30 +198,40 @@ pub enum PersistentError {
     },
 
     /// `clear` or `retain` stopped half way on a backend that removes one entry at a time. Memory and store agree.
-    #[error("only {removed} entries were removed, then: {source}")]
+    #[error(
+        "only {removed} removed, from memory and store alike, because {reason}. Repeat the call to remove the rest",
+        removed = count(*.removed, "entry was", "entries were"),
+        reason = brief(.cause)
+    )]
     PartlyCleared {
         /// How many entries are gone from both memory and store.
         removed: u64,
         /// Why it stopped.
-        source: Arc<PersistentError>,
+        cause: Arc<PersistentError>,
     },
 
     /// The store of a map in [`WriteMode::Behind`](crate::WriteMode::Behind) does not take what was accepted.
     ///
     /// From a write: it was refused, and nothing of it was applied. From `flush`: the entries are kept in memory and tried
     /// again. From `close`: the entries are in memory only, and lost with it.
-    #[error("{entries} accepted entries are not stored, because {source}")]
+    #[error(
+        "{entries} accepted and not stored, because {reason}. A map that is open keeps them and tries again; one that was \
+         closed has lost them",
+        entries = count(*.entries, "entry was", "entries were"),
+        reason = brief(.cause)
+    )]
     Unsaved {
         /// How many entries are in memory and not in the store.
         entries: u64,
         /// The first failure since the store last worked.
-        source: Arc<PersistentError>,
+        cause: Arc<PersistentError>,
     },
 
     /// The store does not hold what the map holds: found by [`verify`](crate::PersistentMap::verify).
     #[error(
-        "the store differs from the map: {missing} entries are missing in it, {other} have another value, {unexpected} are \
-         too many. Another program has changed it, or the backend does not keep its contract. Copy the map to a new store"
+        "the store is not what the map holds: {missing} missing, {other} with another value, {unexpected} too many. Another \
+         program has changed it, or the backend does not keep its contract. Copy the map to a new store",
+        missing = count(*.missing, "entry", "entries"),
     )]
     NotAsWritten {
         /// Entries of the map that the store lacks.
@@ -237,12 +256,12 @@ impl PersistentError {
     /// may have happened all the same.
     pub fn storage(
         doing: impl Into<String>,
-        source: impl Into<Box<dyn Error + Send + Sync + 'static>>,
+        cause: impl Into<Box<dyn Error + Send + Sync + 'static>>,
     ) -> Self {
         PersistentError::Storage {
             doing: doing.into(),
             outcome: Outcome::NotApplied,
-            source: Arc::from(source.into()),
+            cause: Arc::from(cause.into()),
         }
     }
 
@@ -262,10 +281,10 @@ impl PersistentError {
     #[must_use]
     pub fn unknown(self) -> Self {
         match self {
-            PersistentError::Storage { doing, source, .. } => PersistentError::Storage {
+            PersistentError::Storage { doing, cause, .. } => PersistentError::Storage {
                 doing,
                 outcome: Outcome::Unknown,
-                source,
+                cause,
             },
             PersistentError::Panicked { during, .. } => PersistentError::Panicked {
                 during,
@@ -299,7 +318,7 @@ impl PersistentError {
         }
         PersistentError::PartlyCleared {
             removed,
-            source: Arc::new(self),
+            cause: Arc::new(self),
         }
     }
 

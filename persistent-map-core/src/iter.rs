@@ -18,6 +18,7 @@ use crate::shared::Shared;
 /// - A key that was there from beginning to end is seen.
 /// - A key that was removed before its turn is left out; one that was inserted after the start is not seen.
 /// - A value is the latest at the moment of `next`: this is not a snapshot of one point in time.
+#[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct Iter<K, V> {
     map: Arc<dyn LookUp<K, V>>,
     keys: vec::IntoIter<K>,
@@ -51,6 +52,7 @@ impl<K, V> FusedIterator for Iter<K, V> {}
 /// Keys of a map, as clones. From [`PersistentMap::keys`](crate::PersistentMap::keys).
 ///
 /// Collected when the iterator was made: one that is removed meanwhile is still seen, one that is added is not.
+#[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct Keys<K>(vec::IntoIter<K>);
 
 impl<K> Keys<K> {
@@ -76,6 +78,7 @@ impl<K> ExactSizeIterator for Keys<K> {}
 impl<K> FusedIterator for Keys<K> {}
 
 /// Values of a map, as clones. From [`PersistentMap::values`](crate::PersistentMap::values). Sees what [`Iter`] sees.
+#[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct Values<K, V>(pub(crate) Iter<K, V>);
 
 impl<K, V> Iterator for Values<K, V> {

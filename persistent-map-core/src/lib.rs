@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // Vocabulary: what everything else speaks.
 mod capabilities;
 pub mod codec;
 mod error;
+mod message;
 mod panics;
 mod row;
 mod sync;
@@ -53,7 +55,7 @@ pub use codec::Json;
 #[cfg(feature = "message_pack")]
 pub use codec::MessagePack;
 pub use codec::{Bincode, Codec};
-pub use copy::{Copied, Copy, copy};
+pub use copy::{Copied, Copying, copy};
 pub use error::{Cause, Outcome, PersistentError, Result};
 pub use events::{Change, Event, Subscription, Watch};
 pub use iter::{Iter, Keys, Values};

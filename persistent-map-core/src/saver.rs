@@ -205,7 +205,7 @@ where
         match self.refused.first() {
             Some((_, error)) => Err(PersistentError::Unsaved {
                 entries: self.refused.len() as u64,
-                source: Arc::new(error.clone()),
+                cause: Arc::new(error.clone()),
             }),
             None => Ok(()),
         }
@@ -237,7 +237,7 @@ where
             Err(error @ PersistentError::Unsaved { .. }) => Err(error),
             Err(error) if left > 0 => Err(PersistentError::Unsaved {
                 entries: left as u64,
-                source: Arc::new(error),
+                cause: Arc::new(error),
             }),
             other => other,
         };

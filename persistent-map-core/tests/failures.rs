@@ -252,8 +252,10 @@ impl StorageBackend<String, u64> for Unreadable {
 async fn a_store_that_cannot_be_read_does_not_open() {
     let error = PersistentMap::new(Unreadable).await.unwrap_err();
     assert!(error.to_string().contains("the disk is on fire"), "{error}");
-    let source = std::error::Error::source(&error).map(ToString::to_string);
-    assert_eq!(source.as_deref(), Some("the disk is on fire"));
+    let PersistentError::Storage { cause, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(cause.to_string(), "the disk is on fire");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use persistent_map_core::{
-    Builder, Change, Copied, Copy, Event, Iter, Keys, PersistentError, PersistentMap, Stats,
+    Builder, Change, Copied, Copying, Event, Iter, Keys, PersistentError, PersistentMap, Stats,
     StorageBackend, Subscription, Values, Watch, copy,
 };
 
@@ -103,7 +103,15 @@ fn types_can_cross_threads() {
     send_type::<Subscription<String, u64>>();
     send_type::<Watch<String, u64>>();
     send_type::<
-        Copy<'_, String, u64, Anything, std::hash::RandomState, Anything, std::hash::RandomState>,
+        Copying<
+            '_,
+            String,
+            u64,
+            Anything,
+            std::hash::RandomState,
+            Anything,
+            std::hash::RandomState,
+        >,
     >();
 }
 

@@ -304,7 +304,7 @@ pub(crate) fn encode_key<K: Key>(key: &K) -> Result<String> {
         codec: "csv",
         advice: "Equal keys must be written alike and read back: use types with a fixed order (`BTreeSet`, `BTreeMap`) \
                  instead of `HashSet` or `HashMap` in keys, and no `#[serde(skip)]` on what `Eq` compares",
-        source: problem.to_codec_error(),
+        cause: problem.to_codec_error(),
     })
 }
 
@@ -336,7 +336,7 @@ pub(crate) fn unstorable<V>(problem: &CellError) -> PersistentError {
         advice: "Likely reasons: a field that `#[serde(skip_serializing_if)]` leaves out and that does not read back from \
                  an empty cell, an `Option` in an `Option`, a number that is not finite inside a list, or a struct whose \
                  fields are not the columns of this table",
-        source: problem.to_codec_error(),
+        cause: problem.to_codec_error(),
     }
 }
 

@@ -130,21 +130,21 @@ pub fn sync_directory_of(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The error for a path that cannot be used. `source` becomes a part of the reason, so that it is seen where only the
+/// The error for a path that cannot be used. `cause` becomes a part of the reason, so that it is seen where only the
 /// message is printed.
 pub fn refused(
     path: &Path,
     reason: impl Into<String>,
     advice: &str,
-    source: Option<io::Error>,
+    cause: Option<io::Error>,
 ) -> PersistentError {
     PersistentError::Refused {
         path: path.to_path_buf(),
-        reason: match &source {
-            Some(source) => format!("{}: {source}", reason.into()),
+        reason: match &cause {
+            Some(cause) => format!("{}: {cause}", reason.into()),
             None => reason.into(),
         },
         advice: advice.to_string(),
-        source: source.map(|source| std::sync::Arc::new(source) as _),
+        cause: cause.map(|cause| std::sync::Arc::new(cause) as _),
     }
 }

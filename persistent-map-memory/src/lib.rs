@@ -25,6 +25,7 @@ use persistent_map_core::{
 /// # }
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InMemoryBackend {}
 
 impl InMemoryBackend {

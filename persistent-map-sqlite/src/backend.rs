@@ -540,9 +540,16 @@ mod tests {
         let backend = SqliteBackend::new(":memory:").await.unwrap();
         assert!(backend.check(10, MAX_ENTRY_BYTES - 10).is_ok());
         let error = backend.check(11, MAX_ENTRY_BYTES - 10).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the entry of 999999001 bytes is larger than the store takes (999999000 bytes)"
+        assert!(
+            matches!(
+                error,
+                PersistentError::TooLarge {
+                    part: "entry",
+                    bytes: 999_999_001,
+                    limit: 999_999_000
+                }
+            ),
+            "{error}"
         );
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use persistent_map_core::{PersistentError, Result};
+use persistent_map_file::refused;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, query, query_scalar, raw_sql};
 
@@ -141,11 +142,12 @@ impl Connection {
     }
 
     /// A task that was dropped in the middle of a transaction leaves it to the next one.
-    pub(crate) async fn end_abandoned_transaction(&mut self) -> Result<()> {
+    pub(crate) async fn end_abandoned_transaction(&mut self, path: &Path) -> Result<()> {
         if self.in_transaction {
             tracing::warn!(target: "persistent_map", "rolling back a transaction that was abandoned");
             self.roll_back().await.map_err(|error| {
-                storage("rolling back an abandoned transaction", error).unknown()
+                let doing = format!("rolling back an abandoned write to {}", path.display());
+                storage(doing, error).unknown()
             })?;
         }
         Ok(())
@@ -241,10 +243,16 @@ async fn check_version(sqlite: &mut SqliteConnection, path: &Path) -> Result<()>
         return Ok(());
     }
     let (x, y, z) = SQLITE_FLOOR;
-    Err(PersistentError::unsupported(format!(
-        "SQLite {version}: it can lose committed transactions. Build with {x}.{y}.{z} or later \
-         (`cargo tree -i libsqlite3-sys` shows which crate holds it back)"
-    )))
+    Err(refused(
+        path,
+        format!(
+            "this program was built with SQLite {version}, which can lose committed transactions"
+        ),
+        &format!(
+            "Build it with {x}.{y}.{z} or later: `cargo tree -i libsqlite3-sys` shows which crate holds it back"
+        ),
+        None,
+    ))
 }
 
 fn parse_version(version: &str) -> Option<(u32, u32, u32)> {
@@ -291,10 +299,14 @@ async fn check_pragmas(
             .await
             .map_err(|error| storage(opening(path), error))?;
         if found != wanted {
-            return Err(PersistentError::unsupported(format!(
-                "PRAGMA {pragma} = {wanted} on this file system (SQLite answers {found}): \
-                 writes would not be as durable as promised"
-            )));
+            return Err(refused(
+                path,
+                format!(
+                    "SQLite answers `{pragma} = {found}` and not `{wanted}`, so writes would not be as durable as promised"
+                ),
+                "Keep the file on a local disk; some file systems cannot do what SQLite needs",
+                None,
+            ));
         }
     }
     Ok(())

@@ -88,7 +88,7 @@ impl Database {
         let guard = self.connection.lock().await;
         let mut connection =
             MutexGuard::try_map(guard, Option::as_mut).map_err(|_| PersistentError::Closed)?;
-        connection.end_abandoned_transaction().await?;
+        connection.end_abandoned_transaction(&self.path).await?;
         Ok(connection)
     }
 

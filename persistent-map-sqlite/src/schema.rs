@@ -328,7 +328,7 @@ fn compare(found: &Format, expected: &Format, location: &Location) -> Result<()>
                 place: location.to_string(),
                 expected: format!("{part} of type {expected}"),
                 found: format!("{part} of type {found}"),
-                advice: "Open it with the types that it was written for. A field that was only renamed keeps its stored \
+                advice: "Open it with the types that it was written for, or upgrade them with `Builder::migrate`. A field that was only renamed keeps its stored \
                          name with `#[serde(rename = \"..\")]`, or is accepted once with \
                          `SqliteBackend::builder(..).accept_other_types(true)`"
                     .to_string(),

@@ -6,6 +6,7 @@ use crate::fixture::Fixture;
 
 /// What became of one behaviour.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Verdict {
     /// The name of the behaviour, which is the name of its function.
     pub behaviour: &'static str,

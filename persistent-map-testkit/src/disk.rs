@@ -26,6 +26,7 @@ use persistent_map_core::{
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Debug)]
 pub struct Disk<K, V>(Arc<Mutex<HashMap<K, V>>>);
 
 impl<K: Key, V: Value> Disk<K, V> {
@@ -79,6 +80,7 @@ impl<K, V> Clone for Disk<K, V> {
 }
 
 /// A backend on a [`Disk`]. Each write first gives way to other tasks once, as real I/O does.
+#[derive(Debug)]
 pub struct DiskBackend<K, V> {
     disk: Disk<K, V>,
     capabilities: Capabilities,

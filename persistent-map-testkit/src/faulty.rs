@@ -41,10 +41,10 @@ pub enum Fault {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Faults(Arc<Switches>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Switches {
     plan: Mutex<Plan>,
     paused: watch::Sender<bool>,
@@ -52,7 +52,7 @@ struct Switches {
     still: RwLock<()>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Plan {
     /// Writes that have begun.
     writes: u64,
@@ -172,12 +172,14 @@ impl Faults {
 }
 
 /// While it lives, no write begins. From [`Faults::hold_still`].
+#[derive(Debug)]
 #[must_use = "writes go on as soon as it is dropped"]
 pub struct Stillness<'a> {
     _guard: RwLockWriteGuard<'a, ()>,
 }
 
 /// A backend that does what the inner one does, unless its [`Faults`] say otherwise.
+#[derive(Debug)]
 pub struct Faulty<B> {
     inner: B,
     faults: Faults,

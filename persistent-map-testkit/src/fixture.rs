@@ -1,6 +1,6 @@
 //! How the kit gets at a backend.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::fs;
 use std::io;
 use std::marker::PhantomData;
@@ -63,6 +63,12 @@ where
 pub struct OpenWith<K, V, F> {
     open: F,
     types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K, V, F> fmt::Debug for OpenWith<K, V, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenWith").finish_non_exhaustive()
+    }
 }
 
 impl<K, V, F, R, B> Fixture for OpenWith<K, V, F>

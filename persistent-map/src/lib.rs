@@ -54,6 +54,7 @@ async fn main() -> Result<()> {
 //!
 //! Examples on the pages of single items import from those crates: what is `persistent_map_core::PersistentMap` there is
 //! `persistent_map::PersistentMap` here, and `persistent_map_sqlite::SqliteBackend` is `persistent_map::sqlite::SqliteBackend`.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // Its examples use everything, so they are tests only where everything is there.
 #[cfg(any(
@@ -69,6 +70,11 @@ async fn main() -> Result<()> {
 pub mod guide;
 
 pub use persistent_map_core::*;
+// By name, so that the compiler says which feature is missing.
+#[cfg(feature = "json")]
+pub use persistent_map_core::Json;
+#[cfg(feature = "message_pack")]
+pub use persistent_map_core::MessagePack;
 
 /// No store: for tests and temporary data.
 ///

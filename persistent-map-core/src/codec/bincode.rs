@@ -1,5 +1,5 @@
 use bincode::config;
-use bincode::error::DecodeError;
+use bincode::error::{DecodeError, EncodeError};
 use bincode::serde::{decode_from_slice, encode_into_std_write};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,7 +46,7 @@ impl Codec for Bincode {
     ) -> Result<(), CodecError> {
         encode_into_std_write(value, bytes, config::standard())
             .map(drop)
-            .map_err(|error| CodecError::new(error.to_string()))
+            .map_err(|error| CodecError::new(explain_encoding(&error)))
     }
 
     fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CodecError> {
@@ -100,7 +100,8 @@ fn decode_with_limit<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), De
     }
 }
 
-/// bincode prints its errors as Rust structs; the ones people meet get words.
+/// bincode prints its errors as Rust structs, some with parts of the value; these have words. (No quotation marks: what stands
+/// in them is taken for a value.)
 fn explain(error: &DecodeError) -> String {
     match error {
         DecodeError::UnexpectedEnd { .. } => "the bytes end before the value does".into(),
@@ -109,7 +110,30 @@ fn explain(error: &DecodeError) -> String {
         DecodeError::Serde(_) => {
             "the type asks which field or variant comes next, and the bytes do not say".into()
         }
-        other => other.to_string(),
+        DecodeError::UnexpectedVariant { .. } => {
+            "where the type has an enum or an Option, the bytes name none of its variants".into()
+        }
+        DecodeError::InvalidBooleanValue(_) => {
+            "where the type has a bool, the bytes have neither 0 nor 1".into()
+        }
+        DecodeError::InvalidCharEncoding(_) | DecodeError::Utf8 { .. } => {
+            "where the type has text, the bytes are not UTF-8".into()
+        }
+        DecodeError::InvalidIntegerType { .. } | DecodeError::OutsideUsizeRange(_) => {
+            "where the type has a number, the bytes have a larger one".into()
+        }
+        _ => "the bytes are not a value of the type".into(),
+    }
+}
+
+fn explain_encoding(error: &EncodeError) -> String {
+    match error {
+        EncodeError::OtherString(message) => message.clone(),
+        EncodeError::Serde(_) => {
+            "a sequence or map does not say its length before its items (serde's flatten does not)"
+                .into()
+        }
+        _ => "it could not be read while it was written".into(),
     }
 }
 
@@ -124,6 +148,28 @@ mod tests {
             bytes.resize(12, 0);
             assert!(Bincode.decode::<String>(&bytes).is_err());
             assert!(Bincode.decode::<Vec<u64>>(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn what_does_not_decode_is_told_in_words_and_without_the_bytes() {
+        for (bytes, words) in [
+            (Bincode.decode::<Option<u8>>(&[77]).map(drop), "an Option"),
+            (Bincode.decode::<bool>(&[77]).map(drop), "neither 0 nor 1"),
+            (
+                Bincode.decode::<String>(&[2, 255, 255]).map(drop),
+                "not UTF-8",
+            ),
+            (Bincode.decode::<char>(&[255]).map(drop), "not UTF-8"),
+            (
+                Bincode.decode::<u16>(&[252, 1, 1, 1, 1]).map(drop),
+                "a number",
+            ),
+            (Bincode.decode::<u64>(&[]).map(drop), "end before"),
+        ] {
+            let text = bytes.unwrap_err().to_string();
+            assert!(text.contains(words), "`{words}` is missing: {text}");
+            assert!(!text.contains("77") && !text.contains('{'), "{text}");
         }
     }
 

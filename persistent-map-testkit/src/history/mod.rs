@@ -69,10 +69,10 @@ use self::model::State;
 ///
 /// To decide a history is NP-complete (Gibbons and Korach, *Testing shared memories*, 1997), so some take exponential
 /// time: many writes at once that answers do not tell apart. Values that are written once only keep a check fast.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct History(Arc<Records>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Records {
     clock: AtomicU64,
     start: HashMap<u64, u64>,
@@ -207,6 +207,7 @@ impl Records {
 }
 
 /// A call that has begun. Dropped, it is unanswered.
+#[derive(Debug)]
 pub struct Call {
     records: Arc<Records>,
     shard: usize,

@@ -53,6 +53,7 @@ pub enum Rule {
 
 /// What a call was answered. Made from what the methods of a map return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Answer {
     /// A value or none: to all but the two that follow.
     Value(Option<u64>),
