@@ -1,6 +1,8 @@
 //! Write-behind when the store fails, refuses or ends: what is unsaved is told of, and tried again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,6 +11,7 @@ use persistent_map_core::{
 };
 use persistent_map_testkit::{Disk, Fault, Faults};
 use tokio::time::timeout;
+use tracing::{Level, Metadata, Subscriber, span};
 
 mod support;
 use support::{behind, lazy, soon, until};
@@ -144,6 +147,58 @@ fn a_runtime_that_ends_takes_the_unsaved_rest_and_nobody_hangs() {
     assert_eq!(map.get(&2), Some(2));
 }
 
+/// Counts the errors that are logged.
+#[derive(Default)]
+struct Log(Arc<AtomicUsize>);
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::ERROR
+    }
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[test]
+fn a_runtime_that_ends_logs_what_it_takes_along() {
+    let lives = |unsaved: bool, closed: bool| {
+        let log = Log::default();
+        let errors = Arc::clone(&log.0);
+        tracing::subscriber::with_default(log, || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            let faults = Faults::new();
+            let map = runtime.block_on(behind(faults.wrap(Disk::new().backend()), lazy()));
+            runtime.block_on(async {
+                map.insert(1, 1).await.unwrap();
+                if !unsaved {
+                    map.flush().await.unwrap();
+                }
+                if closed {
+                    faults.fail_always(Fault::Refused);
+                    drop(map.close().await);
+                }
+            });
+            drop(runtime);
+        });
+        errors.load(Ordering::Relaxed)
+    };
+    assert_eq!(lives(true, false), 1);
+    assert_eq!(lives(false, false), 0);
+    // The close has told of it.
+    assert_eq!(lives(true, true), 1);
+}
+
 /// A store that takes one write at a time and does not like thirteen.
 struct Picky(Disk<u32, u32>);
 
@@ -202,6 +257,20 @@ async fn an_entry_that_the_store_refuses_does_not_hold_up_the_others() {
         "{error}"
     );
     assert_eq!(disk.entries()[&1], 1);
+}
+
+/// They are what it does not like, and not what it fails at.
+#[tokio::test]
+async fn refused_entries_are_tried_again_after_a_failure() {
+    let faults = Faults::new();
+    let retry = Duration::from_millis(1);
+    let limits = lazy().retry(retry, retry);
+    let map = behind(faults.wrap(Picky(Disk::new())), limits).await;
+    map.insert(1, 13).await.unwrap();
+    map.flush().await.unwrap_err();
+    faults.fail_next(Fault::Refused);
+    map.flush().await.unwrap_err();
+    until("another try", || faults.writes() == 3).await;
 }
 
 #[tokio::test]
