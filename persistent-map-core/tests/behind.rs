@@ -102,9 +102,12 @@ async fn half_of_the_limit_starts_a_save_and_all_of_it_makes_writers_wait() {
     let disk = Disk::new();
     let faults = Faults::new();
     let map = behind(faults.wrap(disk.backend()), lazy().max_entries(10)).await;
-    for n in 0..6 {
+    for n in 0..5 {
         map.insert(n, 0).await.unwrap();
     }
+    sleep(Duration::from_millis(20)).await;
+    assert!(disk.entries().is_empty(), "not more than half");
+    map.insert(5, 0).await.unwrap();
     until("the save at half of the limit", || {
         disk.entries().len() == 6
     })
@@ -171,22 +174,31 @@ async fn an_entry_that_is_written_again_counts_with_its_latest_bytes() {
 }
 
 #[tokio::test]
-async fn all_bytes_of_the_limit_make_writers_wait() {
+async fn half_of_the_bytes_starts_a_save_and_all_of_them_make_writers_wait() {
+    let text = || "x".to_string();
     let map = behind(support::Shelf::new(Bincode), lazy()).await;
-    map.insert(1, "x".to_string()).await.unwrap();
+    map.insert(0, text()).await.unwrap();
     let bytes = map.stats().unsaved_bytes;
 
-    let faults = Faults::new();
-    let shelf = faults.wrap(support::Shelf::new(Bincode));
-    let map = behind(shelf, lazy().max_bytes(3 * bytes)).await;
-    faults.pause();
-    for n in 0..3 {
-        soon(map.insert(n, "x".to_string())).await.unwrap();
+    let (shelf, faults) = (support::Shelf::new(Bincode), Faults::new());
+    let rows = shelf.rows();
+    let map = behind(faults.wrap(shelf), lazy().max_bytes(4 * bytes)).await;
+    for n in 0..2 {
+        map.insert(n, text()).await.unwrap();
     }
-    let waited = timeout(Duration::from_millis(50), map.insert(3, "x".to_string())).await;
+    sleep(Duration::from_millis(20)).await;
+    assert!(rows.lock().unwrap().is_empty(), "not more than half");
+    map.insert(2, text()).await.unwrap();
+    until("the save", || rows.lock().unwrap().len() == 3).await;
+
+    faults.pause();
+    for n in 3..7 {
+        soon(map.insert(n, text())).await.unwrap();
+    }
+    let waited = timeout(Duration::from_millis(50), map.insert(7, text())).await;
     assert!(waited.is_err(), "there was room");
     faults.resume();
-    soon(map.insert(3, "x".to_string())).await.unwrap();
+    soon(map.insert(7, text())).await.unwrap();
 }
 
 /// The time to try again is for a store that fails.

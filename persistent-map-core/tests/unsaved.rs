@@ -10,7 +10,7 @@ use persistent_map_core::{
     Behind, Capabilities, Event, Outcome, PersistentError, Phase, Result, StorageBackend, Write,
 };
 use persistent_map_testkit::{Disk, Fault, Faults};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{Level, Metadata, Subscriber, span};
 
 mod support;
@@ -72,6 +72,20 @@ async fn a_store_that_fails_for_a_while_loses_nothing_and_says_so() {
         map.close().await.unwrap();
         assert_eq!(disk.entries().len(), 11);
     }
+}
+
+/// Each time it waits twice as long: after 10, 20, 40 ms and so on.
+#[tokio::test]
+async fn a_store_that_goes_on_failing_is_tried_less_and_less_often() {
+    let faults = Faults::new();
+    let limits = lazy().retry(Duration::from_millis(10), Duration::from_hours(1));
+    let map = behind(faults.wrap(Disk::new().backend()), limits).await;
+    map.insert(1, 1).await.unwrap();
+    faults.fail_always(Fault::Refused);
+    map.flush().await.unwrap_err();
+    sleep(Duration::from_millis(100)).await;
+    let tries = faults.writes();
+    assert!((2..=4).contains(&tries), "{tries}");
 }
 
 #[tokio::test]
@@ -199,7 +213,7 @@ fn a_runtime_that_ends_logs_what_it_takes_along() {
     assert_eq!(lives(true, true), 1);
 }
 
-/// A store that takes one write at a time and does not like thirteen.
+/// A store that takes one write at a time, does not like thirteen, and fails at fourteen.
 struct Picky(Disk<u32, u32>);
 
 #[async_trait]
@@ -217,6 +231,9 @@ impl StorageBackend<u32, u32> for Picky {
                 bytes: 13,
                 limit: 12,
             });
+        }
+        if value == 14 {
+            return Err(PersistentError::storage("saving", "a bad number"));
         }
         let write = Write::insert(key, value);
         self.0.backend().apply(&[write]).await
@@ -257,6 +274,28 @@ async fn an_entry_that_the_store_refuses_does_not_hold_up_the_others() {
         "{error}"
     );
     assert_eq!(disk.entries()[&1], 1);
+}
+
+#[tokio::test]
+async fn the_first_reason_is_told_until_the_store_works_again() {
+    let faults = Faults::new();
+    let map = behind(faults.wrap(Picky(Disk::new())), lazy()).await;
+    map.insert(1, 14).await.unwrap();
+    faults.fail_next(Fault::Refused);
+    for _ in 0..2 {
+        let error = map.flush().await.unwrap_err();
+        assert!(error.to_string().contains("injected"), "{error}");
+    }
+    // What it does not like comes first, and is then replaced.
+    let map = behind(faults.wrap(Picky(Disk::new())), lazy()).await;
+    map.insert(1, 13).await.unwrap();
+    let error = map.flush().await.unwrap_err();
+    assert!(error.to_string().contains("larger than"), "{error}");
+    map.insert(1, 1).await.unwrap();
+    map.flush().await.unwrap();
+    map.insert(1, 14).await.unwrap();
+    let error = map.flush().await.unwrap_err();
+    assert!(error.to_string().contains("a bad number"), "{error}");
 }
 
 /// They are what it does not like, and not what it fails at.
