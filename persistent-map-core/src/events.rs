@@ -355,3 +355,41 @@ impl<K: Key, V: Value> fmt::Debug for Watch<K, V> {
         f.debug_struct("Watch").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::{PersistentMap, StorageBackend};
+
+    struct Nothing;
+
+    #[async_trait]
+    impl StorageBackend<u8, u8> for Nothing {
+        async fn load_all(&self) -> Result<HashMap<u8, u8>> {
+            Ok(HashMap::new())
+        }
+        async fn save(&self, _: u8, _: u8) -> Result<()> {
+            Ok(())
+        }
+        async fn delete(&self, _: &u8) -> Result<()> {
+            Ok(())
+        }
+        async fn flush(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_is_forgotten_with_its_last_watch() {
+        let map = PersistentMap::new(Nothing).await.unwrap();
+        let watches = [map.watch(1), map.watch(1), map.watch(2)];
+        let watched = || map.shared.events.watched().len();
+        assert_eq!(watched(), 2);
+        for (watch, left) in watches.into_iter().zip([2, 1, 0]) {
+            drop(watch);
+            assert_eq!(watched(), left);
+        }
+    }
+}

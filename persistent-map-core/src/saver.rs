@@ -140,8 +140,6 @@ where
                 let refused = self.refused.first();
                 self.backlog.works(refused.map(|(_, error)| error));
             }
-            // Nothing can be stored any more: `close` will tell of it, and who waits for room hears of it now.
-            Err(_) if self.shared.status.check_sound().is_err() => self.backlog.wake_all(),
             Err(error) => self.backlog.failed(&error),
         }
     }

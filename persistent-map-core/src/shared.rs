@@ -129,10 +129,8 @@ where
         let event = match changes {
             Changes::Heard(list) if list.is_empty() => return,
             Changes::Heard(list) => Event::Changed(list.into()),
-            // Somebody has subscribed meanwhile.
-            Changes::Unheard if self.events.has_subscribers() => Event::Missed(1),
-            Changes::Unheard => return,
-            Changes::Missed => Event::Missed(1),
+            // For those who have subscribed meanwhile.
+            Changes::Unheard | Changes::Missed => Event::Missed(1),
         };
         self.events.send(event);
     }

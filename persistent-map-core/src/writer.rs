@@ -322,8 +322,7 @@ impl<K: Key, V, S> Group<K, V, S> {
     fn has_room_for(&self, writes: usize, bytes: usize) -> bool {
         self.calls.is_empty()
             || (self.writes.len() + writes <= MAX_GROUP
-                && self.writes.bytes() + bytes <= MAX_GROUP_BYTES
-                && self.calls.len() < MAX_GROUP)
+                && self.writes.bytes() + bytes <= MAX_GROUP_BYTES)
     }
 
     fn push(&mut self, writes: impl IntoIterator<Item = Write<K, V>>, then: Then<K, V, S>) {

@@ -92,6 +92,8 @@ async fn a_flush_is_a_watermark() {
         assert_eq!(disk.entries(), map.iter().collect());
         assert_eq!(faults.writes(), commits, "a save is one commit");
     }
+    map.flush().await.unwrap();
+    assert_eq!(faults.writes(), 20, "there was nothing to save");
     assert_eq!(map.stats().unsaved, 0);
 }
 
@@ -100,9 +102,12 @@ async fn half_of_the_limit_starts_a_save_and_all_of_it_makes_writers_wait() {
     let disk = Disk::new();
     let faults = Faults::new();
     let map = behind(faults.wrap(disk.backend()), lazy().max_entries(10)).await;
-    for n in 0..6 {
+    for n in 0..5 {
         map.insert(n, 0).await.unwrap();
     }
+    sleep(Duration::from_millis(20)).await;
+    assert!(disk.entries().is_empty(), "not more than half");
+    map.insert(5, 0).await.unwrap();
     until("the save at half of the limit", || {
         disk.entries().len() == 6
     })
@@ -146,8 +151,67 @@ async fn bytes_are_bounded_too() {
         map.insert(n, "x".repeat(80)).await.unwrap();
         assert!(map.stats().unsaved_bytes <= 1100, "{:?}", map.stats());
     }
+    let commits = map.stats().commits;
+    assert!(commits > 5, "{commits} saves of more than 8000 bytes");
     map.flush().await.unwrap();
     assert_eq!(map.stats().unsaved_bytes, 0);
+}
+
+#[tokio::test]
+async fn an_entry_that_is_written_again_counts_with_its_latest_bytes() {
+    let map = behind(support::Shelf::new(Bincode), lazy()).await;
+    map.insert(1, "x".repeat(40)).await.unwrap();
+    let once = map.stats().unsaved_bytes;
+    assert!(once > 40, "{once}");
+    for length in [10, 80, 40] {
+        map.insert(1, "x".repeat(length)).await.unwrap();
+    }
+    let stats = map.stats();
+    assert_eq!((stats.unsaved, stats.unsaved_bytes), (1, once));
+    map.flush().await.unwrap();
+    let stats = map.stats();
+    assert_eq!((stats.unsaved, stats.unsaved_bytes), (0, 0));
+}
+
+#[tokio::test]
+async fn half_of_the_bytes_starts_a_save_and_all_of_them_make_writers_wait() {
+    let text = || "x".to_string();
+    let map = behind(support::Shelf::new(Bincode), lazy()).await;
+    map.insert(0, text()).await.unwrap();
+    let bytes = map.stats().unsaved_bytes;
+
+    let (shelf, faults) = (support::Shelf::new(Bincode), Faults::new());
+    let rows = shelf.rows();
+    let map = behind(faults.wrap(shelf), lazy().max_bytes(4 * bytes)).await;
+    for n in 0..2 {
+        map.insert(n, text()).await.unwrap();
+    }
+    sleep(Duration::from_millis(20)).await;
+    assert!(rows.lock().unwrap().is_empty(), "not more than half");
+    map.insert(2, text()).await.unwrap();
+    until("the save", || rows.lock().unwrap().len() == 3).await;
+
+    faults.pause();
+    for n in 3..7 {
+        soon(map.insert(n, text())).await.unwrap();
+    }
+    let waited = timeout(Duration::from_millis(50), map.insert(7, text())).await;
+    assert!(waited.is_err(), "there was room");
+    faults.resume();
+    soon(map.insert(7, text())).await.unwrap();
+}
+
+/// The time to try again is for a store that fails.
+#[tokio::test]
+async fn a_change_after_a_save_waits_for_its_own_delay() {
+    let disk = Disk::new();
+    let limits = lazy().retry(Duration::from_millis(1), Duration::from_millis(1));
+    let map = behind(disk.backend(), limits).await;
+    map.insert(1, 1).await.unwrap();
+    map.flush().await.unwrap();
+    map.insert(2, 2).await.unwrap();
+    sleep(Duration::from_millis(30)).await;
+    assert_eq!(disk.entries(), HashMap::from([(1, 1)]));
 }
 
 /// Whatever moment the store stops at, it has the state of one moment of the map.
@@ -252,14 +316,29 @@ impl StorageBackend<u32, u32> for Unsure {
     }
 }
 
+impl Unsure {
+    fn new() -> Self {
+        Unsure {
+            disk: Disk::new().backend(),
+            begun: Notify::new(),
+            go_on: Notify::new(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_close_with_nothing_left_says_what_has_ended_writing() {
+    let map = behind(Unsure::new(), lazy()).await;
+    map.insert(1, 1).await.unwrap();
+    map.backend().go_on.notify_one();
+    map.flush().await.unwrap_err();
+    let error = map.close().await.unwrap_err();
+    assert!(matches!(error, PersistentError::Poisoned { .. }), "{error}");
+}
+
 #[tokio::test]
 async fn who_waits_for_room_hears_that_a_flush_has_ended_writing() {
-    let store = Unsure {
-        disk: Disk::new().backend(),
-        begun: Notify::new(),
-        go_on: Notify::new(),
-    };
-    let map = behind(store, lazy().max_entries(2)).await;
+    let map = behind(Unsure::new(), lazy().max_entries(2)).await;
     let flush = tokio::spawn({
         let map = map.clone();
         async move { map.flush().await }

@@ -1,6 +1,8 @@
 //! Dropping any call at any poll: never half, never a wedge.
 
 use std::collections::HashMap;
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use persistent_map_core::{PersistentError, PersistentMap};
@@ -62,15 +64,31 @@ async fn a_write_dropped_before_it_was_polled_does_nothing() {
     assert!(map.is_empty() && disk.entries().is_empty());
 }
 
+/// Drops a call before the writer can look at it.
+fn drop_when_queued(call: impl Future) {
+    let polled = pin!(call).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending(), "a call was done at its first poll");
+}
+
 #[tokio::test]
 async fn a_write_dropped_after_it_was_queued_is_done() {
-    let disk = Disk::<String, u64>::new();
+    let disk = Disk::new();
     let map = PersistentMap::new(disk.backend()).await.unwrap();
-    let answer = drop_after_polls(map.insert("a".to_string(), 1), 1).await;
-    assert!(answer.is_none(), "a write was done at its first poll");
+    map.insert_many([("old".to_string(), 1), ("older".to_string(), 1)])
+        .await
+        .unwrap();
+    drop_when_queued(map.insert("new".to_string(), 2));
+    drop_when_queued(map.insert_many([("many".to_string(), 3)]));
+    drop_when_queued(map.update("old", |value| *value += 3));
+    drop_when_queued(map.remove("older"));
     map.flush().await.unwrap();
-    assert_eq!(map.get("a"), Some(1));
-    assert_eq!(disk.entries().get("a"), Some(&1));
+    let expected = [("new", 2), ("many", 3), ("old", 4)].map(|(key, n)| (key.to_string(), n));
+    assert_eq!(disk.entries(), HashMap::from(expected));
+    assert_eq!(map.iter().collect::<HashMap<_, _>>(), disk.entries());
+
+    drop_when_queued(map.clear());
+    map.flush().await.unwrap();
+    assert!(map.is_empty() && disk.entries().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

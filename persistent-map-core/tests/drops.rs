@@ -100,6 +100,26 @@ async fn a_transaction_that_is_too_much_for_the_store_does_not_end_the_writer() 
     map.insert(3, Panicky(3)).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_change_that_has_been_stored_does_not_end_the_saver() {
+    for atomic in [true, false] {
+        let disk = Disk::new();
+        let backend = if atomic {
+            disk.backend()
+        } else {
+            disk.one_at_a_time_backend()
+        };
+        let map = behind(backend, lazy()).await;
+        map.insert(1, Panicky(1)).await.unwrap();
+        panic_next(Code::Drop);
+        soon(map.flush()).await.unwrap();
+        assert!(has_panicked());
+        map.insert(2, Panicky(2)).await.unwrap();
+        map.close().await.unwrap();
+        assert_eq!(disk.entries().len(), 2);
+    }
+}
+
 /// So many that each lane has an index, which has keys of its own.
 #[tokio::test]
 async fn the_index_of_what_is_unsaved_does_not_end_the_saver() {

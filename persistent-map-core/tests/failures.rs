@@ -141,32 +141,6 @@ async fn a_failed_commit_fails_the_whole_group_and_nothing_before_or_after_it() 
 }
 
 #[tokio::test]
-async fn writes_that_wait_share_one_commit() {
-    let (map, _, faults) = stage(true).await;
-    faults.pause();
-    let mut writes = tokio::task::JoinSet::new();
-    let mut write = |n: u64| {
-        let map = map.clone();
-        writes.spawn(async move { map.insert(n.to_string(), n).await.unwrap() });
-    };
-    write(0);
-    while faults.writes() < 2 {
-        tokio::task::yield_now().await;
-    }
-    (1..=100).for_each(write);
-    while map.stats().pending < 100 {
-        tokio::task::yield_now().await;
-    }
-    faults.resume();
-    writes.join_all().await;
-    let stats = map.stats();
-    assert_eq!(
-        (stats.writes, stats.commits, stats.largest_commit),
-        (102, 3, 100)
-    );
-}
-
-#[tokio::test]
 async fn nobody_reads_what_is_not_committed() {
     let (map, _, faults) = stage(true).await;
     faults.pause();

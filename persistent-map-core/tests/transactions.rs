@@ -203,6 +203,8 @@ async fn a_batch_that_fails_leaves_nothing() {
         4990
     );
     assert_eq!(faults.writes() - before, 1);
+    let removed = map.retain(|key, _| key % 5 == 0).await.unwrap();
+    assert_eq!((removed, faults.writes() - before), (4000, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

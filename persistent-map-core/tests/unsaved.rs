@@ -1,6 +1,8 @@
 //! Write-behind when the store fails, refuses or ends: what is unsaved is told of, and tried again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,7 +10,8 @@ use persistent_map_core::{
     Behind, Capabilities, Event, Outcome, PersistentError, Phase, Result, StorageBackend, Write,
 };
 use persistent_map_testkit::{Disk, Fault, Faults};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tracing::{Level, Metadata, Subscriber, span};
 
 mod support;
 use support::{behind, lazy, soon, until};
@@ -69,6 +72,20 @@ async fn a_store_that_fails_for_a_while_loses_nothing_and_says_so() {
         map.close().await.unwrap();
         assert_eq!(disk.entries().len(), 11);
     }
+}
+
+/// Each time it waits twice as long: after 10, 20, 40 ms and so on.
+#[tokio::test]
+async fn a_store_that_goes_on_failing_is_tried_less_and_less_often() {
+    let faults = Faults::new();
+    let limits = lazy().retry(Duration::from_millis(10), Duration::from_hours(1));
+    let map = behind(faults.wrap(Disk::new().backend()), limits).await;
+    map.insert(1, 1).await.unwrap();
+    faults.fail_always(Fault::Refused);
+    map.flush().await.unwrap_err();
+    sleep(Duration::from_millis(100)).await;
+    let tries = faults.writes();
+    assert!((2..=4).contains(&tries), "{tries}");
 }
 
 #[tokio::test]
@@ -144,7 +161,59 @@ fn a_runtime_that_ends_takes_the_unsaved_rest_and_nobody_hangs() {
     assert_eq!(map.get(&2), Some(2));
 }
 
-/// A store that takes one write at a time and does not like thirteen.
+/// Counts the errors that are logged.
+#[derive(Default)]
+struct Log(Arc<AtomicUsize>);
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::ERROR
+    }
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[test]
+fn a_runtime_that_ends_logs_what_it_takes_along() {
+    let lives = |unsaved: bool, closed: bool| {
+        let log = Log::default();
+        let errors = Arc::clone(&log.0);
+        tracing::subscriber::with_default(log, || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            let faults = Faults::new();
+            let map = runtime.block_on(behind(faults.wrap(Disk::new().backend()), lazy()));
+            runtime.block_on(async {
+                map.insert(1, 1).await.unwrap();
+                if !unsaved {
+                    map.flush().await.unwrap();
+                }
+                if closed {
+                    faults.fail_always(Fault::Refused);
+                    drop(map.close().await);
+                }
+            });
+            drop(runtime);
+        });
+        errors.load(Ordering::Relaxed)
+    };
+    assert_eq!(lives(true, false), 1);
+    assert_eq!(lives(false, false), 0);
+    // The close has told of it.
+    assert_eq!(lives(true, true), 1);
+}
+
+/// A store that takes one write at a time, does not like thirteen, and fails at fourteen.
 struct Picky(Disk<u32, u32>);
 
 #[async_trait]
@@ -162,6 +231,9 @@ impl StorageBackend<u32, u32> for Picky {
                 bytes: 13,
                 limit: 12,
             });
+        }
+        if value == 14 {
+            return Err(PersistentError::storage("saving", "a bad number"));
         }
         let write = Write::insert(key, value);
         self.0.backend().apply(&[write]).await
@@ -202,6 +274,42 @@ async fn an_entry_that_the_store_refuses_does_not_hold_up_the_others() {
         "{error}"
     );
     assert_eq!(disk.entries()[&1], 1);
+}
+
+#[tokio::test]
+async fn the_first_reason_is_told_until_the_store_works_again() {
+    let faults = Faults::new();
+    let map = behind(faults.wrap(Picky(Disk::new())), lazy()).await;
+    map.insert(1, 14).await.unwrap();
+    faults.fail_next(Fault::Refused);
+    for _ in 0..2 {
+        let error = map.flush().await.unwrap_err();
+        assert!(error.to_string().contains("injected"), "{error}");
+    }
+    // What it does not like comes first, and is then replaced.
+    let map = behind(faults.wrap(Picky(Disk::new())), lazy()).await;
+    map.insert(1, 13).await.unwrap();
+    let error = map.flush().await.unwrap_err();
+    assert!(error.to_string().contains("larger than"), "{error}");
+    map.insert(1, 1).await.unwrap();
+    map.flush().await.unwrap();
+    map.insert(1, 14).await.unwrap();
+    let error = map.flush().await.unwrap_err();
+    assert!(error.to_string().contains("a bad number"), "{error}");
+}
+
+/// They are what it does not like, and not what it fails at.
+#[tokio::test]
+async fn refused_entries_are_tried_again_after_a_failure() {
+    let faults = Faults::new();
+    let retry = Duration::from_millis(1);
+    let limits = lazy().retry(retry, retry);
+    let map = behind(faults.wrap(Picky(Disk::new())), limits).await;
+    map.insert(1, 13).await.unwrap();
+    map.flush().await.unwrap_err();
+    faults.fail_next(Fault::Refused);
+    map.flush().await.unwrap_err();
+    until("another try", || faults.writes() == 3).await;
 }
 
 #[tokio::test]
