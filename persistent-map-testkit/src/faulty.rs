@@ -21,6 +21,19 @@ pub enum Fault {
     UnknownApplied,
     /// A panic before anything was applied.
     Panic,
+    /// A panic after it was applied.
+    PanicApplied,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 5] = [
+        Fault::Refused,
+        Fault::UnknownNotApplied,
+        Fault::UnknownApplied,
+        Fault::Panic,
+        Fault::PanicApplied,
+    ];
 }
 
 /// The switchboard of any number of [`Faulty`] backends.
@@ -58,7 +71,8 @@ struct Plan {
     writes: u64,
     /// Counted from 1.
     at: Option<(u64, Fault)>,
-    always: Option<Fault>,
+    /// This one, and all that follow.
+    from: Option<(u64, Fault)>,
 }
 
 impl Faults {
@@ -88,14 +102,20 @@ impl Faults {
 
     /// Fails every write from now on.
     pub fn fail_always(&self, fault: Fault) {
-        self.plan().always = Some(fault);
+        self.fail_from(1, fault);
+    }
+
+    /// Fails the `n`-th write from now and every one after it; 1 is the next one.
+    pub fn fail_from(&self, n: u64, fault: Fault) {
+        let mut plan = self.plan();
+        plan.from = Some((plan.writes + n, fault));
     }
 
     /// No more faults.
     pub fn heal(&self) {
         let mut plan = self.plan();
         plan.at = None;
-        plan.always = None;
+        plan.from = None;
     }
 
     /// Lets writes wait before they do anything, until [`resume`](Self::resume).
@@ -148,10 +168,9 @@ impl Faults {
             let mut plan = self.plan();
             plan.writes += 1;
             let now = plan.writes;
-            plan.at
-                .take_if(|(at, _)| *at == now)
-                .map(|(_, fault)| fault)
-                .or(plan.always)
+            let once = plan.at.take_if(|(at, _)| *at == now);
+            let lasting = plan.from.filter(|(from, _)| *from <= now);
+            once.or(lasting).map(|(_, fault)| fault)
         };
         let mut paused = self.0.paused.subscribe();
         // The sender is in `self`, so it cannot have gone.
@@ -167,6 +186,10 @@ impl Faults {
                 Err(failure().unknown())
             }
             Some(Fault::Panic) => panic!("a panic was injected"),
+            Some(Fault::PanicApplied) => {
+                write.await?;
+                panic!("a panic was injected")
+            }
         }
     }
 }

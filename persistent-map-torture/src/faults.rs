@@ -2,7 +2,7 @@
 //! was acknowledged stays.
 //!
 //! The failures are made by strace, between the process and the kernel: the call is not made and returns the error. So
-//! this is what SQLite and the map do about an error, not what a file system does to the data.
+//! this is what the backend and the map do about an error, not what a file system does to the data.
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::planted::Planted;
 use crate::process::{self, Ended, Running};
 use crate::protocol::{Change, Line, Refusal};
 use crate::record::Record;
-use crate::store::open;
+use crate::store::{Backend, open};
 use crate::worker::key_name;
 
 /// Entries of the store before anything fails.
@@ -30,11 +30,14 @@ const KEYS: usize = 75;
 const OPS: u32 = 20;
 /// Greater than the versions of the known entries.
 const FIRST_VERSION: u64 = 1000;
-/// One in so many points is tried with a failure that lasts, too.
+/// Of a sample one in so many points is tried with a failure that lasts, too; else all.
 const LASTING: usize = 5;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// What keeps the entries
+    #[arg(long, value_enum, default_value_t = Backend::Sqlite)]
+    backend: Backend,
     /// What is going on when a call fails; each in turn unless given
     #[arg(long)]
     scenario: Option<Scenario>,
@@ -67,29 +70,53 @@ impl Scenario {
     }
 }
 
-/// System calls that fail, and how.
-const KINDS: [(&str, &str); 8] = [
+/// System calls that fail, and how. A backend that does not make one has no point there.
+const KINDS: [(&str, &str); 9] = [
     ("fsync,fdatasync", "EIO"),
     ("pwrite64", "EIO"),
     ("pwrite64", "ENOSPC"),
     ("pread64", "EIO"),
     ("ftruncate", "EIO"),
     ("openat", "EMFILE"),
+    ("write", "EIO"),
     ("write", "ENOSPC"),
     ("rename,renameat,renameat2,unlink,unlinkat", "EIO"),
 ];
 
-/// All files of a store, in its life.
-const FILES: [&str; 4] = [
-    "app.db",
-    "app.db-wal",
-    "app.db.lock",
-    "app.db.persistent-map-creating",
-];
+impl Backend {
+    /// All files of a store, in its life.
+    fn files(self) -> &'static [&'static str] {
+        match self {
+            Backend::Sqlite => &[
+                "app.db",
+                "app.db-wal",
+                "app.db.lock",
+                "app.db.persistent-map-creating",
+            ],
+            Backend::Csv => &[
+                "app.csv",
+                "app.csv.journal",
+                "app.csv.lock",
+                "app.csv.persistent-map-new",
+                "app.csv.journal.persistent-map-new",
+            ],
+        }
+    }
+
+    /// The system call that writes to them.
+    fn write_call(self) -> &'static str {
+        match self {
+            Backend::Sqlite => "pwrite64",
+            Backend::Csv => "write",
+        }
+    }
+}
 
 #[derive(Default)]
 struct Figures {
     points: u64,
+    /// Points that no call came to, because calls go to other threads from run to run.
+    missed: u64,
     injected: u64,
     refused_to_open: u64,
     failed_to_close: u64,
@@ -102,26 +129,27 @@ struct Figures {
 
 /// The store and the work that failures are tried on.
 struct Trial<'a> {
+    backend: Backend,
     scenario: Scenario,
     seed: u64,
     planted: Option<Planted>,
     stores: &'a Stores,
 }
 
-/// Stores with the known entries, to be copied.
+/// Directories of stores with the known entries, to be copied.
 struct Stores {
-    closed: PathBuf,
+    closed: TempDir,
     /// With its log beside it.
-    killed: PathBuf,
-    _dir: TempDir,
+    killed: TempDir,
 }
 
 pub(crate) fn run(args: &Args) -> Result<String, Failure> {
     probe()?;
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("faults: seed {seed}");
+    let backend = args.backend.name();
+    println!("faults {backend}: seed {seed}");
     let started = Instant::now();
-    let stores = Stores::make()?;
+    let stores = Stores::make(args.backend)?;
     let scenarios = match &args.scenario {
         Some(scenario) => std::slice::from_ref(scenario),
         None => Scenario::value_variants(),
@@ -130,6 +158,7 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
     let mut figures = Figures::default();
     for &scenario in scenarios {
         let trial = Trial {
+            backend: args.backend,
             scenario,
             seed,
             planted: args.planted,
@@ -142,6 +171,7 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
     }
     let Figures {
         points,
+        missed,
         injected,
         refused_to_open,
         failed_to_close,
@@ -157,7 +187,7 @@ pub(crate) fn run(args: &Args) -> Result<String, Failure> {
         )));
     }
     Ok(format!(
-        "faults: ok, seed {seed}, {points} fault points, {injected} calls failed: {refused_to_open} opens refused, \
+        "faults {backend}: ok, seed {seed}, {points} fault points ({missed} of them missed), {injected} calls failed: {refused_to_open} opens refused, \
          {failed_to_close} closes failed, {not_applied} writes not applied, {unknown} unknown, {poisoned} refused after \
          it; {went_on} times the same map went on; {:.1} s",
         started.elapsed().as_secs_f32()
@@ -192,30 +222,28 @@ fn strace(log: &Path, calls: &str, files: &[PathBuf]) -> Command {
 }
 
 /// All files of a store as the kernel names them. The directory is one of them: new names in it are synced through it.
-fn files_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let dir = fs::canonicalize(path.parent().unwrap_or(path))?;
-    let mut files = FILES.map(|name| dir.join(name)).to_vec();
-    files.push(dir);
-    Ok(files)
+fn files_of(dir: &Path, backend: Backend) -> Result<Vec<PathBuf>, Failure> {
+    let dir = fs::canonicalize(dir)?;
+    let names = backend.files().iter();
+    let files = names.map(|name| dir.join(name)).chain([dir.clone()]);
+    Ok(files.collect())
 }
 
 impl Stores {
-    fn make() -> Result<Self, Failure> {
-        let dir = TempDir::new()?;
+    fn make(backend: Backend) -> Result<Self, Failure> {
         let stores = Stores {
-            closed: dir.path().join("closed.db"),
-            killed: dir.path().join("killed.db"),
-            _dir: dir,
+            closed: TempDir::new()?,
+            killed: TempDir::new()?,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         runtime.block_on(async {
-            let map = open(&stores.closed).await?;
+            let map = open(&stores.closed.path().join(backend.file_name())).await?;
             for (key, version) in known() {
                 map.insert(key.clone(), Record::new(&key, version, 100))
                     .await?;
             }
             // The files of a map that is open and idle are those that a kill would leave.
-            copy_store(&stores.closed, &stores.killed)?;
+            copy_store(backend, stores.closed.path(), stores.killed.path())?;
             map.close().await?;
             Ok::<(), Failure>(())
         })?;
@@ -223,11 +251,11 @@ impl Stores {
     }
 }
 
-fn copy_store(from: &Path, to: &Path) -> Result<(), Failure> {
-    fs::copy(from, to)?;
-    let log = from.with_extension("db-wal");
-    if log.exists() {
-        fs::copy(log, to.with_extension("db-wal"))?;
+fn copy_store(backend: Backend, from: &Path, to: &Path) -> Result<(), Failure> {
+    for name in [backend.file_name(), backend.log_name()] {
+        if from.join(name).exists() {
+            fs::copy(from.join(name), to.join(name))?;
+        }
     }
     Ok(())
 }
@@ -261,7 +289,7 @@ impl Trial<'_> {
         let numbers: Vec<usize> = (1..=last).collect();
         for (index, n) in spread(&numbers, points).into_iter().enumerate() {
             let fault = format!("{calls}:error={error}:when={n}");
-            if index % LASTING == 0 {
+            if points.is_none() || index % LASTING == 0 {
                 self.with_faults(calls, &[format!("{fault}+")], figures)?;
             }
             self.with_faults(calls, &[fault], figures)?;
@@ -271,14 +299,15 @@ impl Trial<'_> {
 
     /// A sync fails, and so does whatever would undo what it left.
     fn disk_dies(&self, points: Option<usize>, figures: &mut Figures) -> Result<(), Failure> {
-        const CALLS: &str = "fsync,fdatasync,pwrite64";
-        let moments = self.without_faults(CALLS)?.syncs_and_writes();
+        let write = self.backend.write_call();
+        let calls = format!("fsync,fdatasync,{write}");
+        let moments = self.without_faults(&calls)?.syncs_and_writes(write);
         for (syncs, writes) in spread(&moments, points) {
             let faults = [
                 format!("fsync,fdatasync:error=EIO:when={syncs}+"),
-                format!("pwrite64:error=EIO:when={}+", writes + 1),
+                format!("{write}:error=EIO:when={}+", writes + 1),
             ];
-            self.with_faults(CALLS, &faults, figures)?;
+            self.with_faults(&calls, &faults, figures)?;
         }
         Ok(())
     }
@@ -318,8 +347,9 @@ impl Trial<'_> {
             .map_err(|failure| {
                 dir.disable_cleanup(true);
                 let scenario = self.scenario.name();
+                let backend = self.backend.name();
                 let context = format!(
-                    "{scenario}, {}; again: torture faults --scenario {scenario} --seed {}",
+                    "{scenario}, {}; again: torture faults --backend {backend} --scenario {scenario} --seed {}",
                     faults.join(" "),
                     self.seed
                 );
@@ -334,7 +364,7 @@ impl Trial<'_> {
         faults: &[String],
         figures: &mut Figures,
     ) -> Result<Log, Failure> {
-        let path = dir.join("app.db");
+        let path = dir.join(self.backend.file_name());
         let mut oracle = Oracle::default();
         let store = match self.scenario {
             Scenario::Create => None,
@@ -342,7 +372,7 @@ impl Trial<'_> {
             Scenario::RecoverAndClose => Some(&self.stores.killed),
         };
         if let Some(store) = store {
-            copy_store(store, &path)?;
+            copy_store(self.backend, store.path(), dir)?;
             for (key, version) in known() {
                 oracle.hear(&Line::Attempt {
                     key: key.clone(),
@@ -354,10 +384,12 @@ impl Trial<'_> {
         }
 
         let log = dir.join("strace.log");
-        let worker = self.harmed_worker(&path, strace(&log, calls, &files_of(&path)?), faults)?;
+        let files = files_of(dir, self.backend)?;
+        let worker = self.harmed_worker(&path, strace(&log, calls, &files), faults)?;
         let log = Log::read(&log)?;
         fs::write(dir.join("worker.log"), transcript(&worker))?;
-        figures.points += 1;
+        figures.points += u64::from(!faults.is_empty());
+        figures.missed += u64::from(!faults.is_empty() && log.injected == 0);
         figures.injected += log.injected;
         self.check_end(&worker, figures)?;
         check_answers(&worker.said, figures)?;
@@ -504,12 +536,12 @@ impl Log {
     }
 
     /// For each sync, its number in its thread and that of the writes before it there.
-    fn syncs_and_writes(&self) -> Vec<(usize, usize)> {
+    fn syncs_and_writes(&self, write: &str) -> Vec<(usize, usize)> {
         let mut counts = HashMap::<&str, (usize, usize)>::new();
         let mut moments = Vec::new();
         for (thread, name) in &self.calls {
             let (syncs, writes) = counts.entry(thread).or_default();
-            if name == "pwrite64" {
+            if name == write {
                 *writes += 1;
             } else {
                 *syncs += 1;

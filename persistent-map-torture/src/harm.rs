@@ -84,7 +84,7 @@ pub(crate) struct Options {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Mode {
+pub(crate) enum Mode {
     /// Before its call returns
     Through,
     /// Later, or by a flush
@@ -92,6 +92,14 @@ enum Mode {
 }
 
 impl Mode {
+    /// What the command line calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Mode::Through => "through",
+            Mode::Behind => "behind",
+        }
+    }
+
     /// How long a worker lives at most, in microseconds: some commits, and some flushes.
     fn life_us(self) -> u64 {
         match self {
@@ -109,12 +117,9 @@ impl Options {
 
     /// As they are written on the command line, but for the seed.
     fn again(&self) -> String {
-        let mode = match self.mode {
-            Mode::Through => "through",
-            Mode::Behind => "behind",
-        };
         format!(
-            "--mode {mode} --backend {} --tasks {}",
+            "--mode {} --backend {} --tasks {}",
+            self.mode.name(),
             self.backend.name(),
             self.tasks
         )

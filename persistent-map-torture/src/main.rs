@@ -9,6 +9,7 @@
 //! Exit codes: 0 all promises kept, 1 one was broken, 2 the harness itself failed, 3 this machine cannot run the proof.
 
 mod behind;
+mod beside;
 mod cancel;
 mod dump;
 mod failure;
@@ -16,15 +17,22 @@ mod harm;
 mod kill;
 mod ledger;
 mod linear;
+mod load;
+mod model;
 mod oracle;
 mod planted;
+mod plot;
 mod prefixes;
 mod process;
 mod protocol;
 mod recode;
 mod record;
 mod sequence;
+mod soak;
+mod steps;
 mod store;
+mod truth;
+mod vitals;
 mod worker;
 
 // They need strace and loop mounts, which only Linux has.
@@ -67,6 +75,10 @@ enum Command {
     Cancel(cancel::Args),
     /// Recorded histories with callers that give up, errors and reopening: one order must explain each
     Linear(linear::Args),
+    /// Sequences of all calls beside a `HashMap`, with stores that fail and maps that are opened again
+    Model(model::Args),
+    /// Mixed work for a long time: what the process takes of the machine must not grow
+    Soak(soak::Args),
     /// The disk loses all that was not synced, at random moments (needs root)
     #[cfg(target_os = "linux")]
     Powercut(powercut::Args),
@@ -96,6 +108,8 @@ fn main() -> ExitCode {
         Command::Recode(args) => recode::run(&args).map(Some),
         Command::Cancel(args) => cancel::run(&args).map(Some),
         Command::Linear(args) => linear::run(&args).map(Some),
+        Command::Model(args) => model::run(&args).map(Some),
+        Command::Soak(args) => soak::run(&args).map(Some),
         #[cfg(target_os = "linux")]
         Command::Faults(args) => faults::run(&args).map(Some),
         #[cfg(target_os = "linux")]

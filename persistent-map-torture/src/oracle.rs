@@ -63,30 +63,32 @@ impl Oracle {
         let keys: BTreeSet<String> = self.keys.keys().chain(own).cloned().collect();
         for key in keys {
             let stored = found.get(&key).copied();
-            let history = self.history(&key);
-            let possible =
-                history.settled == stored || history.open.iter().any(|&(_, state)| state == stored);
-            if !possible {
-                return Err(Failure::Violation(format!(
-                    "key {key}: the store has {}, acknowledged was {}, possible after it: {:?}",
-                    show(stored),
-                    show(history.settled),
-                    history
-                        .open
-                        .iter()
-                        .map(|&(version, state)| match state {
-                            Some(_) => format!("version {version}"),
-                            None => format!("removed as version {version}"),
-                        })
-                        .collect::<Vec<_>>()
-                )));
-            }
-            *history = History {
+            self.allows(&key, stored)?;
+            *self.history(&key) = History {
                 settled: stored,
                 open: Vec::new(),
             };
         }
         self.ledger.compare(found)
+    }
+
+    /// Says what is wrong if a key cannot be found in this state by now.
+    pub(crate) fn allows(&self, key: &str, stored: Option<u64>) -> Result<(), Failure> {
+        let unknown = History::default();
+        let history = self.keys.get(key).unwrap_or(&unknown);
+        if history.settled == stored || history.open.iter().any(|&(_, state)| state == stored) {
+            return Ok(());
+        }
+        let open = history.open.iter().map(|&(version, state)| match state {
+            Some(_) => format!("version {version}"),
+            None => format!("removed as version {version}"),
+        });
+        Err(Failure::Violation(format!(
+            "key {key}: the store has {}, acknowledged was {}, possible after it: {:?}",
+            show(stored),
+            show(history.settled),
+            open.collect::<Vec<_>>()
+        )))
     }
 
     fn history(&mut self, key: &str) -> &mut History {

@@ -68,6 +68,10 @@ impl<K: Key, V: Value> StorageBackend<K, V> for Split<Arc<dyn StorageBackend<K, 
         self.0.apply(rest).await
     }
 
+    async fn clear(&self) -> Result<()> {
+        self.0.clear().await
+    }
+
     async fn flush(&self) -> Result<()> {
         self.0.flush().await
     }

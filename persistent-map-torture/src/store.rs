@@ -27,6 +27,14 @@ impl Backend {
         }
     }
 
+    /// What the store writes beside it.
+    pub(crate) fn log_name(self) -> &'static str {
+        match self {
+            Backend::Sqlite => "app.db-wal",
+            Backend::Csv => "app.csv.journal",
+        }
+    }
+
     /// What the command line calls it.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -56,6 +56,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // One that waits for files, because strace counts the calls of each thread by itself.
+        .max_blocking_threads(1)
         .build()?;
     runtime.block_on(work(args))
 }

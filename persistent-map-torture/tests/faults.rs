@@ -40,3 +40,21 @@ fn a_map_whose_failed_commits_come_back_is_found_out() {
         &["--scenario", "write", "--points", "1"],
     );
 }
+
+#[test]
+fn errors_while_a_table_is_written_tell_the_truth() {
+    for scenario in ["create", "write", "recover-and-close"] {
+        let which = ["--backend", "csv", "--scenario", scenario];
+        support::must_hold("faults", &[&which[..], &["--points", "10"]].concat());
+    }
+}
+
+#[test]
+fn a_table_whose_failed_commits_come_back_is_found_out() {
+    let which = ["--backend", "csv", "--scenario", "write"];
+    support::must_find(
+        "deny-stored",
+        "faults",
+        &[&which[..], &["--points", "1"]].concat(),
+    );
+}
