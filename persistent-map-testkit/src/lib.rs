@@ -9,6 +9,7 @@ mod disk;
 mod drive;
 mod faulty;
 mod fixture;
+pub mod guide;
 mod history;
 mod kill;
 mod map_behaviour;
