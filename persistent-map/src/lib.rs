@@ -31,6 +31,8 @@ async fn main() -> Result<()> {
 
 pub use persistent_map_core::*;
 
+pub mod from_0_1;
+
 #[cfg(feature = "in_memory")]
 pub mod in_memory {
     //! No store: for tests and temporary data.
