@@ -17,7 +17,7 @@ use crate::row::Location;
 /// - Keys are opaque. The store neither decodes nor sorts them by meaning; it may sort by bytes.
 /// - Each row should carry a checksum, so that a flipped byte is reported and not served.
 ///
-/// `persistent-map-sqlite` is the reference implementation.
+/// `persistent-map-sqlite` is the reference implementation, and the module `guide` of `persistent-map-testkit` a walk-through.
 #[async_trait]
 pub trait ByteStore: Send + Sync + 'static {
     /// The codec that keys and values are written with.
