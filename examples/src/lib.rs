@@ -15,13 +15,15 @@ pub use store::{Mismatch, Store};
 /// For code that meets errors of several kinds and only passes them on.
 pub type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// The path of a file in the folder `example-data` of the workspace, whatever the current directory is.
+/// The path of a file in the folder `example-data` of the workspace, whatever the current directory is. The environment
+/// variable `EXAMPLE_DATA` names another folder.
 ///
 /// # Errors
 /// The folder cannot be made.
 pub fn data_file(name: &str) -> io::Result<PathBuf> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = examples.with_file_name("example-data");
+    let folder = std::env::var_os("EXAMPLE_DATA")
+        .map_or_else(|| examples.with_file_name("example-data"), PathBuf::from);
     fs::create_dir_all(&folder).map_err(|error| {
         io::Error::new(
             error.kind(),

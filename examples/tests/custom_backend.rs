@@ -1,6 +1,6 @@
-//! The backend of the `custom_backend` example keeps the contract.
+//! The backend of the `custom_backend` example keeps the contract, also when its process is killed.
 
-use persistent_map_testkit::{conformance, open_with};
+use persistent_map_testkit::{conformance, kills, open_with};
 
 #[allow(
     dead_code,
@@ -12,6 +12,13 @@ mod custom_backend;
 
 conformance!(
     json_file,
+    open_with::<String, String, _, _>(|dir| async move {
+        custom_backend::JsonFile::open(dir.join("entries.json"))
+    })
+);
+
+kills!(
+    acknowledged_writes_survive_kills,
     open_with::<String, String, _, _>(|dir| async move {
         custom_backend::JsonFile::open(dir.join("entries.json"))
     })

@@ -76,7 +76,7 @@ impl<T> Value for T where T: Clone + Serialize + DeserializeOwned + Send + Sync 
 /// - Errors name the file and what to do, and contain no values.
 ///
 /// The conformance kit in `persistent-map-testkit` has a test for each line of this contract that can be seen from
-/// outside the store.
+/// outside the store, and its module `guide` is a walk-through.
 ///
 /// # Example
 ///

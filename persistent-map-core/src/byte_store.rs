@@ -19,7 +19,7 @@ use crate::row::Location;
 /// - Keys are opaque. The store neither decodes nor sorts them by meaning; it may sort by bytes.
 /// - Each row should carry a checksum, so that a flipped byte is reported and not served.
 ///
-/// `persistent-map-sqlite` is the reference implementation.
+/// `persistent-map-sqlite` is the reference implementation, and the module `guide` of `persistent-map-testkit` a walk-through.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a backend for these types of keys and values",
     label = "implements neither `ByteStore` nor `StorageBackend<K, V>` for this `K` and `V`",
@@ -42,12 +42,17 @@ pub trait ByteStore: Send + Sync + 'static {
 
     /// Refuses an entry that the store cannot take, by its sizes in bytes. Called before the write is queued.
     ///
+    /// Default: all sizes are taken.
+    ///
     /// # Errors
     /// [`TooLarge`](crate::PersistentError::TooLarge).
-    fn check(&self, key_bytes: usize, value_bytes: usize) -> Result<()>;
+    fn check(&self, key_bytes: usize, value_bytes: usize) -> Result<()> {
+        let _ = (key_bytes, value_bytes);
+        Ok(())
+    }
 
-    /// Compares `format` with what the data was written in (or, in a new store, keeps it), makes durable what was
-    /// recovered, and gives all rows to `rows`.
+    /// Compares `format` with what the data was written in ([`Format::compare`]; in a new store, keeps it), makes durable
+    /// what was recovered, and gives all rows to `rows`.
     ///
     /// - A row with a bad checksum: [`RowSink::damaged`].
     /// - After the last row: [`RowSink::finish`]. If it fails, return its error and leave all rows where they are.
@@ -120,6 +125,90 @@ pub struct Format {
     pub key: String,
     /// [`Codec::fingerprint`] of the value type.
     pub value: String,
+}
+
+impl Format {
+    /// Compares with the format that was found in the store at `place`. `Ok` says that the data can be read, and that this
+    /// format is to be recorded in the place of `found` if it is not the same.
+    ///
+    /// ```
+    /// use persistent_map_core::{Format, Location, PersistentError};
+    ///
+    /// let found = Format { description: 1, codec: "bincode".into(), key: "str".into(), value: "u64".into() };
+    /// let asked = Format { value: "u32".into(), ..found.clone() };
+    /// assert!(found.compare(&found, &Location::default()).is_ok());
+    /// let refused = asked.compare(&found, &Location::default());
+    /// assert!(matches!(refused, Err(PersistentError::Mismatch { .. })));
+    /// ```
+    ///
+    /// # Errors
+    /// [`Mismatch`](PersistentError::Mismatch): another codec, or other types.
+    pub fn compare(&self, found: &Format, place: &Location) -> Result<()> {
+        let comparable = self.description == found.description;
+        let (part, expected, found) = if self.codec != found.codec {
+            ("codec", &self.codec, &found.codec)
+        } else if comparable && self.key != found.key {
+            ("keys of type", &self.key, &found.key)
+        } else if comparable && self.value != found.value {
+            ("values of type", &self.value, &found.value)
+        } else {
+            return Ok(());
+        };
+        Err(PersistentError::Mismatch {
+            place: place.to_string(),
+            expected: format!("{part} {expected}"),
+            found: format!("{part} {found}"),
+            advice: "Open it with the codec and the types that it was written with. A field that was only renamed keeps \
+                     its stored name with `#[serde(rename = \"..\")]`"
+                .to_string(),
+        })
+    }
+
+    /// Compares with the text of a format, from [`to_text`](Self::to_text), that was found in the store at `place`.
+    ///
+    /// # Errors
+    /// As for [`compare`](Self::compare), and [`Damaged`](PersistentError::Damaged) for a text that is no format.
+    pub fn compare_text(&self, found: &str, place: &Location) -> Result<()> {
+        let found = Format::from_text(found).ok_or_else(|| PersistentError::Damaged {
+            place: place.to_string(),
+            reason: "its record of codec and types cannot be read".to_string(),
+        })?;
+        self.compare(&found, place)
+    }
+
+    /// The format as a text for a store to keep, and to [compare](Self::compare_text) at the next load.
+    ///
+    /// ```
+    /// use persistent_map_core::{Format, Location};
+    ///
+    /// let format = Format { description: 1, codec: "bincode".into(), key: "str".into(), value: "{a:u8,\n:é}".into() };
+    /// let (text, place) = (format.to_text(), Location::of_file("app.db"));
+    /// format.compare_text(&text, &place)?;
+    /// assert!(format.compare_text(&text[1..], &place).is_err());
+    /// # Ok::<(), persistent_map_core::PersistentError>(())
+    /// ```
+    pub fn to_text(&self) -> String {
+        let parts = [&self.codec, &self.key, &self.value];
+        let parts = parts.map(|part| format!("{}:{part}", part.len()));
+        format!("{}:{}", self.description, parts.concat())
+    }
+
+    fn from_text(text: &str) -> Option<Format> {
+        let (description, mut rest) = text.split_once(':')?;
+        let mut part = || {
+            let (length, text) = rest.split_once(':')?;
+            let (part, after) = text.split_at_checked(length.parse().ok()?)?;
+            rest = after;
+            Some(part.to_string())
+        };
+        let format = Format {
+            description: description.parse().ok()?,
+            codec: part()?,
+            key: part()?,
+            value: part()?,
+        };
+        rest.is_empty().then_some(format)
+    }
 }
 
 /// One change of one row: an insert if it has a value, a removal if it has none.

@@ -388,6 +388,8 @@ where
     /// The latest value of `key`, now and whenever it changes. Costs a look-up for each change of the map while anything is
     /// watched, whatever the number of watches.
     ///
+    /// [`changed`](Watch::changed) tells of what comes after this call: make the watch before you spawn the task that waits.
+    ///
     /// ```
     /// # use persistent_map_core::*;
     /// # use persistent_map_memory::InMemoryBackend;

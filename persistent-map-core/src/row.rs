@@ -12,6 +12,16 @@ pub struct Location {
     pub table: Option<String>,
 }
 
+impl Location {
+    /// A store that is a file without tables.
+    pub fn of_file(file: impl Into<PathBuf>) -> Self {
+        Location {
+            file: Some(file.into()),
+            table: None,
+        }
+    }
+}
+
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.file, &self.table) {

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use persistent_map_core::{
     Capabilities, Encoded, Key, LoadSink, PersistentError, Result, StorageBackend, Survives, Value,
     Write, collect,
 };
+use persistent_map_file::{Hold, blocking};
 
 use crate::cell::CellError;
 use crate::disk::{Disk, OsDisk};
@@ -49,7 +50,8 @@ pub struct CsvBackend {
     settings: Settings,
     disk: Arc<dyn Disk>,
     shape: Arc<SharedShape>,
-    hold: Hold,
+    /// The open table, from `load` to `close`.
+    hold: Hold<Store>,
 }
 
 impl CsvBackend {
@@ -349,11 +351,7 @@ impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
     }
 
     async fn close(&self) -> Result<()> {
-        let hold = self.hold.clone();
-        blocking("closing a table", move || {
-            hold.take().map_or(Ok(()), Store::close)
-        })
-        .await
+        self.hold.close("closing a table", Store::close).await
     }
 }
 
@@ -363,49 +361,5 @@ impl fmt::Debug for CsvBackend {
             .field("path", &self.path)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
-    }
-}
-
-/// The open table, from `load` to `close`. Work on it is done on a blocking thread, and goes on if nobody waits for it.
-#[derive(Clone, Default)]
-pub(crate) struct Hold(Arc<Mutex<Option<Store>>>);
-
-impl Hold {
-    fn put(&self, store: Store) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(store);
-    }
-
-    fn take(&self) -> Option<Store> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    pub(crate) async fn with<T: Send + 'static>(
-        &self,
-        doing: &'static str,
-        work: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let store = Arc::clone(&self.0);
-        blocking(doing, move || {
-            match &mut *store.lock().unwrap_or_else(PoisonError::into_inner) {
-                Some(store) => work(store),
-                None => Err(PersistentError::Closed),
-            }
-        })
-        .await
-    }
-}
-
-/// Runs work on files off the async threads.
-pub(crate) async fn blocking<T: Send + 'static>(
-    doing: &'static str,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => {
-            let never_began = error.is_cancelled();
-            let error = PersistentError::storage(doing, error);
-            Err(if never_began { error } else { error.unknown() })
-        }
     }
 }

@@ -93,6 +93,7 @@ mod checkpoint;
 #[cfg(test)]
 mod crash;
 mod disk;
+mod import;
 mod journal;
 mod load;
 mod shape;
@@ -101,3 +102,4 @@ mod table;
 mod text;
 
 pub use backend::CsvBackend;
+pub use import::import_0_1;

@@ -5,15 +5,14 @@ use std::collections::HashSet;
 
 use csv_async::ByteRecord;
 use persistent_map_core::{CorruptRow, Key, LoadSink, Location, PersistentError, Result, Value};
-use persistent_map_file::refused;
+use persistent_map_file::{Hold, blocking, refused};
 
-use crate::backend::{Hold, blocking};
 use crate::cell::CellError;
 use crate::checkpoint::{EDITED_ADVICE, Index};
 use crate::disk::DiskFile;
 use crate::journal::{Change, Changes, Packed as _, unpack};
 use crate::shape::{Shape, decode_key, encode_key};
-use crate::store::{Found, FoundJournal, RESTORE, Settings, Table};
+use crate::store::{Found, FoundJournal, RESTORE, Settings, Store, Table};
 use crate::table::{Print, Row, TableReader};
 use crate::text::unguarded;
 
@@ -30,7 +29,7 @@ pub(crate) struct Loaded {
 
 /// Reads everything into `sink`, and then brings the files to rest.
 pub(crate) async fn load<K: Key, V: Value>(
-    hold: &Hold,
+    hold: &Hold<Store>,
     found: Found,
     settings: &Settings,
     sink: &mut dyn LoadSink<K, V>,
@@ -57,7 +56,7 @@ pub(crate) async fn load<K: Key, V: Value>(
 
 /// Reads everything into `sink`, and leaves the files as they are.
 pub(crate) async fn read_back<K: Key, V: Value>(
-    hold: &Hold,
+    hold: &Hold<Store>,
     found: Found,
     settings: &Settings,
     sink: &mut dyn LoadSink<K, V>,
@@ -79,7 +78,7 @@ struct Loader<'a, K, V> {
     path: std::path::PathBuf,
     location: Location,
     settings: &'a Settings,
-    hold: &'a Hold,
+    hold: &'a Hold<Store>,
     sink: &'a mut dyn LoadSink<K, V>,
     purpose: Purpose,
     has_entries: bool,
@@ -97,7 +96,7 @@ struct Loader<'a, K, V> {
 
 impl<'a, K: Key, V: Value> Loader<'a, K, V> {
     fn new(
-        hold: &'a Hold,
+        hold: &'a Hold<Store>,
         found: &Found,
         settings: &'a Settings,
         sink: &'a mut dyn LoadSink<K, V>,

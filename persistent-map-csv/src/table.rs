@@ -129,7 +129,7 @@ impl TableReader {
                 "line 1: there is no column `{key_column}` for the keys; the columns are `{found}`"
             ),
             "Name the column that identifies a row with `CsvBackend::new(..).key_column(\"..\")`, or give another file. \
-             The file was not changed",
+             A table without a header, as persistent-map 0.1 wrote it, is read by `import_0_1`. The file was not changed",
             None,
         ))
     }

@@ -1,7 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+mod hold;
+mod import;
 mod lock;
 mod path;
 
+pub use hold::{Hold, blocking};
+pub use import::Import;
 pub use lock::{LockFile, PATIENCE, RETRY};
 pub use path::{is_regular_file, refused, resolve, sync_directory_of, with_suffix};

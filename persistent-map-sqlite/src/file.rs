@@ -9,6 +9,8 @@ use persistent_map_file::{
     LockFile, is_regular_file, refused, resolve, sync_directory_of, with_suffix,
 };
 
+use crate::import::is_of_version_0_1;
+
 /// "PMAP", in the header of every file of ours.
 pub(crate) const APPLICATION_ID: u32 = 0x504d_4150;
 /// The layout of the tables. It changes when an older reader would misread them.
@@ -122,13 +124,14 @@ fn checked(path: &Path) -> Result<&Path> {
 /// Ours are written before the file gets its name, so they are never out of date.
 fn check_header(path: &Path) -> Result<()> {
     const UNTOUCHED: &str = "The file was not changed; give another path, or move it away";
-    let mut header = Vec::with_capacity(100);
+    // All of the first page, where the tables of small databases are described.
+    let mut header = Vec::with_capacity(4096);
     // For writing too, because SQLite would fall back to reading and then fail without saying why.
     OpenOptions::new()
         .read(true)
         .write(true)
         .open(path)
-        .and_then(|file| file.take(100).read_to_end(&mut header))
+        .and_then(|file| file.take(4096).read_to_end(&mut header))
         .map_err(|error| {
             refused(
                 path,
@@ -156,6 +159,14 @@ fn check_header(path: &Path) -> Result<()> {
     let number = |at: usize| {
         u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
     };
+    if number(68) != APPLICATION_ID && is_of_version_0_1(&header) {
+        return Err(refused(
+            path,
+            "it was written by persistent-map 0.1",
+            "Open a new file, and insert the entries that `import_0_1` gives for this one. It was not changed",
+            None,
+        ));
+    }
     if number(68) != APPLICATION_ID {
         return Err(refused(
             path,

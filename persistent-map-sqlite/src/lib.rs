@@ -31,6 +31,7 @@ mod connection;
 mod database;
 mod failure;
 mod file;
+mod import;
 mod read;
 mod schema;
 mod settings;
@@ -38,4 +39,5 @@ mod transaction;
 mod write;
 
 pub use backend::{SqliteBackend, SqliteBuilder};
+pub use import::import_0_1;
 pub use settings::Synchronous;

@@ -36,6 +36,7 @@ async fn main() -> Result<()> {
 //! | [`guide::cookbook`] | how to do one thing |
 //! | [`guide::guarantees`] | what `Ok` survives, who sees what when, and what is not promised |
 //! | [`guide::choosing`] | which backend, codec and write mode |
+//! | [`from_0_1`] | those who come from 0.1: what has changed, and how its files open |
 //! | [`PersistentMap`] | every call |
 //! | [`PersistentError`] | what can go wrong, and what became of the change |
 //! | [`StorageBackend`] | the contract for a backend of your own |
@@ -75,6 +76,8 @@ pub use persistent_map_core::*;
 pub use persistent_map_core::Json;
 #[cfg(feature = "message_pack")]
 pub use persistent_map_core::MessagePack;
+
+pub mod from_0_1;
 
 /// No store: for tests and temporary data.
 ///

@@ -1,0 +1,140 @@
+//! Tables that the published version 0.1.3 has written come in with all entries, and stay as they are.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use persistent_map_core::{Key, PersistentError, PersistentMap, Result, Value};
+use persistent_map_csv::{CsvBackend, import_0_1};
+use persistent_map_testkit::assert_refused;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Player {
+    name: String,
+    score: u32,
+    ratio: f64,
+    team: Option<String>,
+    active: bool,
+}
+
+fn text(n: u64) -> String {
+    const AWKWARD: [&str; 13] = [
+        "",
+        " ",
+        "a,b;c\td",
+        "\"quoted\"",
+        "two\nlines",
+        "héllo wörld",
+        "日本語",
+        "007",
+        "value",
+        "null",
+        "=1+1",
+        "key",
+        "\r\n",
+    ];
+    match usize::try_from(n).ok().and_then(|n| AWKWARD.get(n)) {
+        Some(awkward) => (*awkward).to_string(),
+        None => format!("text {n}"),
+    }
+}
+
+fn player(n: u64) -> Player {
+    let small = u32::try_from(n).unwrap();
+    Player {
+        name: text(n),
+        score: small * 7,
+        ratio: f64::from(small) / 7.0,
+        team: (!n.is_multiple_of(3)).then(|| format!("team {}", n % 5)),
+        active: n.is_multiple_of(2),
+    }
+}
+
+fn number(n: u64) -> i64 {
+    i64::try_from(n).unwrap() - 150
+}
+
+fn large(n: u64) -> u64 {
+    n * 1_000_000_007
+}
+
+/// What the README of the golden files says.
+fn written<K: Key, V>(key: impl Fn(u64) -> K, value: impl Fn(u64) -> V) -> HashMap<K, V> {
+    let kept = (0..300u64).filter(|n| n % 50 != 49);
+    kept.map(|n| {
+        let again = n.is_multiple_of(4) || n < 20;
+        (key(n), value(if again { n } else { n + 1000 }))
+    })
+    .collect()
+}
+
+fn golden(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    folder.join(format!("published_0_1_3_{name}.csv"))
+}
+
+async fn assert_imported<K, V>(name: &str, expected: HashMap<K, V>) -> Result<()>
+where
+    K: Key + std::str::FromStr + Debug,
+    V: Value + Debug + PartialEq,
+{
+    let before = fs::read(golden(name))?;
+    assert_eq!(import_0_1::<K, V>(golden(name)).await?, expected, "{name}");
+    assert_eq!(fs::read(golden(name))?, before);
+
+    // And on into a table of this version.
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("new.csv");
+    let map = PersistentMap::<K, V, _>::new(CsvBackend::new(&path)).await?;
+    map.insert_many(import_0_1(golden(name)).await?).await?;
+    map.close().await?;
+    let map = PersistentMap::<K, V, _>::new(CsvBackend::new(&path)).await?;
+    assert_eq!(map.iter().collect::<HashMap<K, V>>(), expected);
+    map.close().await
+}
+
+#[tokio::test]
+async fn every_entry_of_a_published_table_arrives() -> Result<()> {
+    assert_imported("texts", written(text, text)).await?;
+    assert_imported("players", written(text, player)).await?;
+    assert_imported("numbers", written(number, large)).await
+}
+
+#[tokio::test]
+async fn bad_lines_are_named_and_no_value_is_shown() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("old.csv");
+    fs::write(&path, "1,10\n2,secret\nx,30\n4\n5,50\n6,6")?;
+    let words = [
+        "4 of its lines",
+        "line 2, key \"2\"",
+        "line 3, key \"x\": the key is no `u64`",
+        "line 4, key \"4\"",
+        "line 6, key \"6\": the file ends without the end of this line",
+    ];
+    let text = assert_refused(&path, &words, import_0_1::<u64, u64>(&path)).await;
+    assert!(!text.contains("secret"), "{text}");
+
+    fs::write(&path, "1,10\n2,20\n2,21\n")?;
+    let entries = import_0_1::<u64, u64>(&path).await?;
+    assert_eq!(entries, HashMap::from([(1, 10), (2, 21)]));
+    fs::write(&path, "")?;
+    assert!(import_0_1::<u64, u64>(&path).await?.is_empty());
+    let missing = import_0_1::<u64, u64>(dir.path().join("missing.csv")).await;
+    assert!(matches!(missing, Err(PersistentError::Refused { .. })));
+    Ok(())
+}
+
+#[tokio::test]
+async fn opened_as_a_table_it_says_what_to_do() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    for name in ["texts", "players", "numbers"] {
+        let path = dir.path().join(name);
+        fs::copy(golden(name), &path)?;
+        let open = PersistentMap::<String, String, _>::new(CsvBackend::new(&path));
+        assert_refused(&path, &["import_0_1"], open).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! Processes that write to a store, and are killed.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use persistent_map_core::{PersistentMap, Result, StorageBackend, Survives};
+
+use crate::fixture::Fixture;
+use crate::stage::{Collect, MapOf, key, ok, value};
+
+/// How many processes are killed.
+const KILLS: u64 = 15;
+/// Each task writes to keys of its own, so what they must hold is known without asking the store.
+const TASKS: u64 = 4;
+const KEYS: u64 = 8;
+/// So many keys of a task are only written together, if the store takes batches.
+const BATCH: u64 = 3;
+/// Tells a process that it is the one to be killed, and where its store is.
+const CHILD: &str = "PERSISTENT_MAP_TESTKIT_KILL";
+/// A process that takes so long hangs.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Makes a test that kills processes while they write to the store: SIGKILL, where there are signals. What was answered
+/// with `Ok` must be there, what was removed must stay gone, a batch must be there completely or not at all, and the store
+/// must open again, each time.
+///
+/// ```
+/// # use persistent_map_memory::InMemoryBackend as MyBackend;
+/// use persistent_map_testkit::{Item, kills, open_with};
+///
+/// kills!(acknowledged_writes_survive, open_with::<String, Item, _, _>(|_dir| async {
+///     Ok(MyBackend::new())
+/// }));
+/// # fn main() {}
+/// ```
+///
+/// The processes are the test's own program, started again with the name of this one test.
+#[macro_export]
+macro_rules! kills {
+    ($test:ident, $fixture:expr) => {
+        #[test]
+        fn $test() {
+            $crate::survives_kills(concat!(module_path!(), "::", stringify!($test)), &$fixture);
+        }
+    };
+}
+
+/// What [`kills!`](crate::kills) makes a test of. `test` is the path of the test that calls this, with its crate.
+///
+/// # Panics
+/// If a promise was broken.
+pub fn survives_kills<F: Fixture>(test: &str, fixture: &F) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a tokio runtime");
+    if let Some(dir) = std::env::var_os(CHILD) {
+        runtime.block_on(write_until_killed(fixture, &PathBuf::from(dir)));
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let name = test.split_once("::").map_or(test, |(_, name)| name);
+    // What a key may hold: the number of its value, or nothing. One state, or two after a kill.
+    let mut known: Known = (0..TASKS * KEYS).map(|key| (key, vec![None])).collect();
+    let mut random = fastrand::Rng::new();
+    let mut answered = 0;
+    for kill in 1..=KILLS {
+        let child = start(name, dir.path());
+        let lines = listen(child, &mut random);
+        answered += note(&mut known, &lines);
+        runtime.block_on(compare(fixture, dir.path(), &mut known, kill));
+    }
+    assert!(
+        answered > KILLS,
+        "the processes have written next to nothing"
+    );
+}
+
+type Known = HashMap<u64, Vec<Option<u64>>>;
+
+fn start(test: &str, dir: &Path) -> Child {
+    let program = std::env::current_exe().expect("the path of this program");
+    Command::new(program)
+        .args([test, "--exact", "--include-ignored", "--nocapture"])
+        .env(CHILD, dir)
+        .stdout(Stdio::piped())
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("this program starts once more")
+}
+
+/// What a process says until it is killed. Most die while they write, some while they open.
+fn listen(mut child: Child, random: &mut fastrand::Rng) -> Vec<String> {
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let (tell, heard) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        let mut line = String::new();
+        while stdout.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+            // A line without its end: the process died before the call that it speaks of.
+            if line.ends_with('\n') && line.starts_with(['?', '!']) {
+                let _ = tell.send(line.trim_end().to_string());
+            }
+            line.clear();
+        }
+    });
+    let mut lines = Vec::new();
+    if random.u8(..5) == 0 {
+        thread::sleep(Duration::from_millis(random.u64(..30)));
+    } else {
+        for _ in 0..random.usize(1..100) {
+            match heard.recv_timeout(PATIENCE) {
+                Ok(line) => lines.push(line),
+                Err(error) => panic!(
+                    "a process hangs or has ended ({error}); its last words: {:?}",
+                    lines.last()
+                ),
+            }
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    let _ = reader.join();
+    lines.extend(heard.try_iter());
+    lines
+}
+
+/// Takes in what was asked for (`? keys value`) and what was answered (`! keys value`). How many answers there were.
+fn note(known: &mut Known, lines: &[String]) -> u64 {
+    let mut answers = 0;
+    for line in lines {
+        let mut words = line.split(' ');
+        let is_answer = words.next() == Some("!");
+        let numbers: Vec<Option<u64>> = words.map(|word| word.parse().ok()).collect();
+        let [Some(first), Some(last), value] = numbers[..] else {
+            panic!("a process says {line:?}");
+        };
+        for key in first..=last {
+            let states = known.entry(key).or_default();
+            if is_answer {
+                *states = vec![value];
+            } else {
+                states.push(value);
+            }
+        }
+        answers += u64::from(is_answer);
+    }
+    answers
+}
+
+async fn compare<F: Fixture>(fixture: &F, dir: &Path, known: &mut Known, kill: u64) {
+    let backend = ok("opening after a kill", fixture.open(dir).await);
+    let mut sink = Collect::default();
+    ok("load after a kill", backend.load(&mut sink).await);
+    sink.assert_clean("load after a kill");
+    let capabilities = backend.capabilities();
+    ok("close", backend.close().await);
+    let found = |at: u64| {
+        let found = sink.entries.get(&key::<F>(at));
+        let states = &known[&at];
+        let state = states
+            .iter()
+            .find(|state| found == state.map(value::<F>).as_ref());
+        assert!(
+            state.is_some() || capabilities.survives == Survives::Nothing,
+            "after kill {kill} key {at} holds something else than what was answered last (value {:?}), or asked for \
+             then ({:?})",
+            states[0],
+            &states[1..],
+        );
+        state.copied().unwrap_or(None)
+    };
+    let found: Vec<Option<u64>> = (0..TASKS * KEYS).map(found).collect();
+    if capabilities.atomic_batches {
+        for task in 0..TASKS {
+            let batch = &found[range(task, 0, BATCH)];
+            assert!(
+                batch.iter().all(|state| *state == batch[0]),
+                "after kill {kill} a part of a batch is there: {batch:?}"
+            );
+        }
+    }
+    for (key, state) in (0..).zip(found) {
+        known.insert(key, vec![state]);
+    }
+}
+
+fn range(task: u64, from: u64, to: u64) -> std::ops::Range<usize> {
+    let at = |key| usize::try_from(task * KEYS + key).expect("a small number");
+    at(from)..at(to)
+}
+
+async fn write_until_killed<F: Fixture>(fixture: &F, dir: &Path) -> ! {
+    // Its parent's end closes its standard input; it must not outlive a test that has failed.
+    thread::spawn(|| {
+        let _ = std::io::stdin().read_line(&mut String::new());
+        std::process::abort();
+    });
+    let map: MapOf<F> = ok(
+        "opening a map",
+        PersistentMap::new(ok("open", fixture.open(dir).await)).await,
+    );
+    let writers = (0..TASKS).map(|task| tokio::spawn(write::<F>(map.clone(), task)));
+    for writer in writers.collect::<Vec<_>>() {
+        let written = writer.await.expect("a task of the writing process");
+        ok("writing", written);
+    }
+    unreachable!("writers write until they are killed");
+}
+
+async fn write<F: Fixture>(map: MapOf<F>, task: u64) -> Result<()> {
+    let takes_batches = map.capabilities().atomic_batches;
+    let mut random = fastrand::Rng::new();
+    loop {
+        let number = random.u64(..1 << 40);
+        let mut at = task * KEYS + random.u64(..KEYS);
+        let mut last = at;
+        if takes_batches && at < task * KEYS + BATCH {
+            (at, last) = (task * KEYS, task * KEYS + BATCH - 1);
+        }
+        let is_removal = random.u8(..4) == 0;
+        let what = if is_removal {
+            format!("{at} {last} -")
+        } else {
+            format!("{at} {last} {number}")
+        };
+        say(&format!("? {what}"));
+        match (is_removal, at == last) {
+            (true, true) => drop(map.remove(&key::<F>(at)).await?),
+            (true, false) => drop(map.remove_many((at..=last).map(key::<F>)).await?),
+            (false, true) => drop(map.insert(key::<F>(at), value::<F>(number)).await?),
+            (false, false) => {
+                let entries = (at..=last).map(|at| (key::<F>(at), value::<F>(number)));
+                map.insert_many(entries).await?;
+            }
+        }
+        say(&format!("! {what}"));
+    }
+}
+
+/// Directly, because what is printed may be captured or kept in a buffer.
+fn say(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}");
+    let _ = stdout.flush();
+}
