@@ -34,7 +34,7 @@ ours() {
     row '**persistent-map, in memory**' "$(ours '"in_memory"')"
     row '**persistent-map, SQLite**' "$(ours '"sqlite"')"
     row '**persistent-map, CSV**' "$(ours '"csv_backend"')"
-    row '0.1.3, SQLite (with the SQLite it comes with)' $'persistent-map = "=0.1.3"\ntokio-rusqlite = { version = "0.6", features = ["bundled"] }'
+    row '0.1.3, SQLite (with the SQLite it comes with)' $'persistent-map = "=0.1.3"\ntokio-rusqlite = { version = "=0.6.0", features = ["bundled"] }'
     row 'rusqlite by hand' $'rusqlite = { version = "0.39", features = ["bundled"] }\ndashmap = "6"'
     row 'redb' 'redb = "4"'
     row 'fjall' 'fjall = "3"'

@@ -343,7 +343,7 @@ fn growth(
     Experiment::new(name, title, measures).entrants(SIZES.map(|entries| Entrant {
         contender: Sqlite,
         step,
-        prepared: Prepared::Once(Step::Fill),
+        prepared: Prepared::Once(Step::FillInOrder),
         entries,
         tasks: 1,
         seconds: 1.5,

@@ -35,7 +35,9 @@ pub struct Trial {
 pub enum Step {
     /// Makes a store with entries
     Fill,
-    /// The same with the records of YCSB
+    /// The same in the order of the keys: a B-tree takes ten million entries in no order for hours
+    FillInOrder,
+    /// A store with the records of YCSB
     FillRecords,
     /// Reads entries
     Get,
@@ -65,8 +67,9 @@ pub enum Step {
 /// What the contender says.
 pub async fn compete<S: Store<Text>, R: Store<Record>>(trial: &Trial) -> Outcome<Figures> {
     match trial.step {
-        Step::Fill => fill::run::<Text, S>(trial).await,
-        Step::FillRecords => fill::run::<Record, R>(trial).await,
+        Step::Fill => fill::run::<Text, S>(trial, false).await,
+        Step::FillInOrder => fill::run::<Text, S>(trial, true).await,
+        Step::FillRecords => fill::run::<Record, R>(trial, false).await,
         Step::Get => get::run::<S>(trial).await,
         Step::Insert => insert::run::<S>(trial).await,
         Step::Burst => burst::run::<S>(trial).await,

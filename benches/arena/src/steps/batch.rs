@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use crate::data::{Text, entries};
+use crate::data::{Text, entry};
 use crate::gauge::{Figures, nanos_each};
 use crate::store::{Outcome, Store};
 use crate::trial::Trial;
 
 pub(crate) async fn run<S: Store<Text>>(trial: &Trial) -> Outcome<Figures> {
     let store = S::open(&trial.directory).await?;
-    let batch = entries(0..trial.entries);
+    let batch = (0..trial.entries).map(entry).collect();
     let start = Instant::now();
     store.fill(batch).await?;
     let each = nanos_each(start, trial.entries);

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::crew;
-use crate::data::{Text, entries};
+use crate::data::{Text, entry};
 use crate::gauge::{Figures, nanos_each};
 use crate::steps::insert::close;
 use crate::store::{Outcome, Store};
@@ -20,7 +20,7 @@ pub(crate) async fn run<S: Store<Text>>(trial: &Trial) -> Outcome<Figures> {
     let mut from = 0;
     while from < trial.entries {
         let to = trial.entries.min(from + BURST);
-        let shares = shares(entries(from..to), trial.tasks);
+        let shares = shares((from..to).map(entry), trial.tasks);
         let start = Instant::now();
         crew::all(&store, trial.tasks, |number, store| {
             let share = take(&shares[number]);
@@ -48,9 +48,9 @@ pub(crate) async fn run<S: Store<Text>>(trial: &Trial) -> Outcome<Figures> {
 type Share = Mutex<Vec<(String, Text)>>;
 
 /// The entries in as many parts as there are tasks, made before the clock starts.
-fn shares(entries: Vec<(String, Text)>, tasks: usize) -> Vec<Share> {
+fn shares(entries: impl Iterator<Item = (String, Text)>, tasks: usize) -> Vec<Share> {
     let mut shares: Vec<Vec<_>> = (0..tasks).map(|_| Vec::new()).collect();
-    for (number, entry) in entries.into_iter().enumerate() {
+    for (number, entry) in entries.enumerate() {
         shares[number % tasks].push(entry);
     }
     shares.into_iter().map(Mutex::new).collect()
