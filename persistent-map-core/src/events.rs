@@ -385,11 +385,11 @@ mod tests {
     async fn a_key_is_forgotten_with_its_last_watch() {
         let map = PersistentMap::new(Nothing).await.unwrap();
         let watches = [map.watch(1), map.watch(1), map.watch(2)];
-        let watched = || map.shared.events.watched().len();
-        assert_eq!(watched(), 2);
+        let keys = || map.shared.events.watched().len();
+        assert_eq!(keys(), 2);
         for (watch, left) in watches.into_iter().zip([2, 1, 0]) {
             drop(watch);
-            assert_eq!(watched(), left);
+            assert_eq!(keys(), left);
         }
     }
 }

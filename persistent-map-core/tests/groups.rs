@@ -17,10 +17,8 @@ impl StorageBackend<usize, usize> for Scales {
         Capabilities::one_at_a_time().with_atomic_batches()
     }
     fn prepare(&self, _: &usize, value: Option<&usize>) -> Result<Option<Encoded>> {
-        Ok(Some(Encoded {
-            key: Vec::new(),
-            value: value.map(|bytes| vec![0; *bytes]),
-        }))
+        let bytes = value.map(|bytes| vec![0; *bytes]);
+        Ok(Some(Encoded::new(&[], bytes.as_deref())))
     }
     async fn load_all(&self) -> Result<HashMap<usize, usize>> {
         Ok(HashMap::new())

@@ -1,5 +1,6 @@
 //! Stores whose calls block: worked on by other threads than the async ones.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use persistent_map_core::{PersistentError, Result};
@@ -83,6 +84,13 @@ impl<S> Clone for Hold<S> {
 impl<S> Default for Hold<S> {
     fn default() -> Self {
         Hold(Arc::default())
+    }
+}
+
+/// Without the store, which may hold secrets.
+impl<S> fmt::Debug for Hold<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hold").finish_non_exhaustive()
     }
 }
 

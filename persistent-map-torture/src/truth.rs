@@ -111,8 +111,8 @@ impl Truth {
         store_has_failed: bool,
     ) -> Result<(), Contradiction> {
         let fits = match error {
-            PersistentError::PartlyCleared { source, .. } => {
-                return self.refused(source, store_has_failed);
+            PersistentError::PartlyCleared { cause, .. } => {
+                return self.refused(cause, store_has_failed);
             }
             PersistentError::Poisoned { .. } => self.poisoned || self.behind && store_has_failed,
             PersistentError::Unsaved { .. } => self.behind && store_has_failed,

@@ -27,6 +27,7 @@ const SET_ASIDE: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("set_a
 const FORMAT: TableDefinition<'_, (), &str> = TableDefinition::new("format");
 
 /// Entries in a redb file. An acknowledged write survives a power cut.
+#[derive(Debug)]
 pub struct RedbBackend {
     path: PathBuf,
     /// Calls of redb block, so they are made on other threads.
