@@ -209,7 +209,7 @@ impl<K: Key, V: Value> LoadSink<K, V> for Strict<'_, K, V> {
 
     fn entry(&mut self, key: K, value: V) -> Result<()> {
         if self.0.insert(key, value).is_some() {
-            return Err(two_equal_keys(self.0.len() as u64));
+            return Err(two_equal_keys(self.0.len() as u64 + 1));
         }
         Ok(())
     }

@@ -144,7 +144,11 @@ async fn a_store_that_gives_a_key_twice_is_not_loaded() {
     let opened = PersistentMap::new(Twins).await.map(drop);
     for loaded in [opened, collect(&Twins).await.map(drop)] {
         let error = loaded.unwrap_err();
-        assert!(error.to_string().contains("equal keys"), "{error}");
+        let error = error.to_string();
+        assert!(
+            error.contains("loading entry 2") && error.contains("equal keys"),
+            "{error}"
+        );
     }
 }
 
@@ -157,15 +161,12 @@ async fn two_rows_of_equal_keys_are_reported_and_can_be_set_aside() {
     map.insert("a/b/".to_string(), 2).await.unwrap();
     map.close().await.unwrap();
 
-    let error = PersistentMap::<PathBuf, u64, _>::new(Shelf::on(&rows))
-        .await
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("an earlier row has an equal key"),
-        "{error}"
-    );
+    let opened = PersistentMap::<PathBuf, u64, _>::new(Shelf::on(&rows)).await;
+    let collected = collect::<PathBuf, u64, _>(&Shelf::on(&rows)).await;
+    for refused in [opened.map(drop), collected.map(drop)] {
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("an earlier row has an equal key"), "{error}");
+    }
     let (map, report) = PersistentMap::<PathBuf, u64, _>::builder(Shelf::on(&rows))
         .on_corrupt(persistent_map_core::OnCorrupt::Quarantine)
         .open_with_report()
