@@ -124,3 +124,53 @@ pub(crate) fn equal<V: Value + PartialEq>(a: &V, b: &V) -> bool {
             _ => false,
         }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::Location;
+
+    /// What a comparison of these entries says: `Ok` with how many are equal, or how many are missing, other, unexpected.
+    fn compare<const M: usize>(
+        memory: [(u8, u8); M],
+        stored: &[(u8, u8)],
+    ) -> Result<u64, (u64, u64, u64)> {
+        let memory = HashMap::<u8, u8>::from(memory);
+        let mut comparison = Comparison::with(&memory, equal);
+        for (key, value) in stored {
+            comparison.entry(*key, *value).unwrap();
+        }
+        comparison.verdict().map_err(|error| match error {
+            PersistentError::NotAsWritten {
+                missing,
+                other,
+                unexpected,
+            } => (missing, other, unexpected),
+            error => panic!("{error}"),
+        })
+    }
+
+    #[test]
+    fn each_difference_is_counted_and_none_makes_up_for_another() {
+        let memory = [(1, 1), (2, 2)];
+        assert_eq!(compare(memory, &[(2, 2), (1, 1)]), Ok(2));
+        assert_eq!(compare(memory, &[(1, 1)]), Err((1, 0, 0)));
+        assert_eq!(compare(memory, &[(1, 1), (2, 9)]), Err((0, 1, 0)));
+        assert_eq!(compare(memory, &[(1, 1), (2, 2), (3, 3)]), Err((0, 0, 1)));
+        assert_eq!(compare(memory, &[(1, 9)]), Err((1, 1, 0)));
+        assert_eq!(compare(memory, &[(1, 1), (3, 3)]), Err((1, 0, 1)));
+        assert_eq!(compare(memory, &[(1, 1), (2, 9), (3, 3)]), Err((0, 1, 1)));
+        // A second row of a key.
+        assert_eq!(compare(memory, &[(1, 1), (1, 1)]), Err((1, 0, 1)));
+    }
+
+    #[test]
+    fn a_store_hears_of_keys_that_it_has_given_and_of_rows_that_cannot_be_compared() {
+        let memory = HashMap::from([(1, 1), (2, 2)]);
+        let mut comparison = Comparison::with(&memory, equal);
+        comparison.entry(1, 1).unwrap();
+        assert!(comparison.contains(&1) && !comparison.contains(&2));
+        let row = CorruptRow::new(Location::default(), 2, &[2], "damaged");
+        assert!(comparison.corrupt(row).is_err());
+    }
+}

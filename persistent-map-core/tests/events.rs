@@ -225,8 +225,10 @@ async fn watching<B: StorageBackend<u32, u64>>(map: PersistentMap<u32, u64, B>) 
     map.remove(&1).await.unwrap();
     assert_eq!(other.changed().await.unwrap(), None);
     map.insert(1, 5).await.unwrap();
+    assert_eq!(other.changed().await.unwrap(), Some(5));
     map.clear().await.unwrap();
-    assert_eq!(other.changed().await.unwrap(), None);
+    let cleared = timeout(Duration::from_secs(5), other.changed()).await;
+    assert_eq!(cleared.expect("not woken").unwrap(), None);
 
     map.insert(2, 9).await.unwrap();
     assert_eq!(

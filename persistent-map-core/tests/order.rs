@@ -1,7 +1,7 @@
 //! One order: that in which calls were accepted is that of commits, of memory and of answers.
 
 use persistent_map_core::{PersistentError, PersistentMap, Phase, Result};
-use persistent_map_testkit::{Disk, DiskBackend, Faults, Faulty};
+use persistent_map_testkit::{Disk, DiskBackend, Fault, Faults, Faulty};
 use tokio::task::JoinHandle;
 
 type Map = PersistentMap<String, u64, Faulty<DiskBackend<String, u64>>>;
@@ -79,6 +79,22 @@ async fn each_write_of_a_key_replaces_the_one_accepted_before_it() {
         assert_eq!(map.get("key"), Some(20));
         assert_eq!(disk.entries().get("key"), Some(&20));
     }
+}
+
+/// Where one write of a group may fail by itself, the next call waits for it before it looks.
+#[tokio::test]
+async fn a_call_does_not_build_on_a_write_that_fails() {
+    let held = Held::new(false).await;
+    let insert = held.queue_insert("key", 1).await;
+    let map = held.map.clone();
+    let update = held
+        .queue(async move { map.update("key", |value| *value += 1).await })
+        .await;
+    held.faults.fail_next(Fault::Refused);
+    let (map, disk) = held.go_on().await;
+    insert.await.unwrap().unwrap_err();
+    assert_eq!(update.await.unwrap().unwrap(), None);
+    assert!(!map.contains_key("key") && !disk.entries().contains_key("key"));
 }
 
 #[tokio::test]

@@ -117,6 +117,10 @@ async fn a_transaction_reads_its_own_changes_and_those_before_it_in_the_same_com
         map.insert(100, 1),
         map.transaction(|tx| {
             assert_eq!(tx.get(&100), Some(1));
+            assert_eq!(
+                [1, 100, 50].map(|key| tx.contains_key(&key)),
+                [true, true, false]
+            );
             assert_eq!(tx.remove(&0), Some(0));
             assert_eq!(
                 (tx.get(&0), tx.contains_key(&0), tx.remove(&0)),
