@@ -50,6 +50,8 @@
 //! they are to the byte, so that the difference is what has changed. Opening and flushing without a change do not touch
 //! it; the first write sorts the rows, and drops blank lines.
 //!
+//! A table that version 0.1 has written has no header, and is not opened but [imported](import_0_1).
+//!
 //! Edits between two runs are what a CSV file is for, and are taken without a question. What cannot be read is an error
 //! that names the line, the column and what to do, and leaves the file as it is: text that is not UTF-8, two rows with
 //! one key, a missing column, a row with too few or too many cells, a quotation mark that is never closed, a cell that is

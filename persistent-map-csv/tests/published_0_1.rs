@@ -120,6 +120,11 @@ async fn bad_lines_are_named_and_no_value_is_shown() -> Result<()> {
     fs::write(&path, "1,10\n2,20\n2,21\n")?;
     let entries = import_0_1::<u64, u64>(&path).await?;
     assert_eq!(entries, HashMap::from([(1, 10), (2, 21)]));
+    // Rows of different lengths, which 0.1 could write and not read.
+    fs::write(&path, "1,7,8,9\n2,\n3,7\n")?;
+    let lists = import_0_1::<u64, Vec<Option<u8>>>(&path).await?;
+    assert_eq!(lists[&1], [Some(7), Some(8), Some(9)]);
+    assert_eq!((&lists[&2], &lists[&3]), (&vec![None], &vec![Some(7)]));
     fs::write(&path, "")?;
     assert!(import_0_1::<u64, u64>(&path).await?.is_empty());
     let missing = import_0_1::<u64, u64>(dir.path().join("missing.csv")).await;

@@ -22,6 +22,8 @@
 //! place with one commit, the record with the rows; another codec does so with
 //! [`change_codec`](SqliteBackend::change_codec).
 //!
+//! A database that version 0.1 has written is not opened but [imported](import_0_1).
+//!
 //! Keys may have 64 KiB, key and value together a little less than 1,000,000,000 bytes.
 //!
 //! Keep the file on a local disk. Neither SQLite's locks nor ours are to be trusted on network file systems.
