@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,8 +15,26 @@ use crate::row::CorruptRow;
 /// The error type has a default, so `Result<()>` is enough; `Result<(), PersistentError>` is the same type.
 pub type Result<T, E = PersistentError> = std::result::Result<T, E>;
 
-/// The cause of an error. Shared, because one failed commit answers every call that was part of it.
-pub type Cause = Arc<dyn Error + Send + Sync + 'static>;
+/// The cause of an error, which it dereferences to. Shared, because one failed commit answers every call that was part of
+/// it.
+#[derive(Debug, Clone)]
+pub struct Cause(Arc<dyn Error + Send + Sync + 'static>);
+
+impl Cause {
+    /// Takes in an error, or a text.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync + 'static>>) -> Self {
+        Cause(Arc::from(error.into()))
+    }
+}
+
+// A type of its own, and no error itself, so that `source()` gives the error in it: an `Arc` could not be downcast.
+impl Deref for Cause {
+    type Target = dyn Error + Send + Sync + 'static;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
 
 /// Where the call that failed has left the map: the answer to "may I retry?".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,13 +81,14 @@ impl fmt::Display for Outcome {
 #[non_exhaustive]
 pub enum PersistentError {
     /// The store failed. `outcome` says whether the change may have happened all the same.
-    #[error("the store failed while {doing}: {cause}; {outcome}", cause = whole(.cause.as_ref()))]
+    #[error("the store failed while {doing}: {cause}; {outcome}", cause = whole(&**.cause))]
     Storage {
         /// What the store was doing, with the file or table where there is one.
         doing: String,
         /// Whether the change may have happened.
         outcome: Outcome,
         /// The store's own error.
+        #[source]
         cause: Cause,
     },
 
@@ -87,6 +107,7 @@ pub enum PersistentError {
         /// Which serde attribute is the likely reason, and which codec handles it.
         advice: &'static str,
         /// What the codec said.
+        #[source]
         cause: CodecError,
     },
 
@@ -142,6 +163,7 @@ pub enum PersistentError {
         /// What to do next.
         advice: String,
         /// The operating system's or driver's error, where there is one. `reason` says it too.
+        #[source]
         cause: Option<Cause>,
     },
 
@@ -165,6 +187,7 @@ pub enum PersistentError {
     )]
     Poisoned {
         /// The failure that started it. It never changes while the map is open.
+        #[source]
         first: Arc<PersistentError>,
     },
 
@@ -207,6 +230,7 @@ pub enum PersistentError {
         /// How many entries are gone from both memory and store.
         removed: u64,
         /// Why it stopped.
+        #[source]
         cause: Arc<PersistentError>,
     },
 
@@ -224,6 +248,7 @@ pub enum PersistentError {
         /// How many entries are in memory and not in the store.
         entries: u64,
         /// The first failure since the store last worked.
+        #[source]
         cause: Arc<PersistentError>,
     },
 
@@ -261,7 +286,7 @@ impl PersistentError {
         PersistentError::Storage {
             doing: doing.into(),
             outcome: Outcome::NotApplied,
-            cause: Arc::from(cause.into()),
+            cause: Cause::new(cause),
         }
     }
 

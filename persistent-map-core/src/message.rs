@@ -63,11 +63,8 @@ mod tests {
             error.to_string(),
             "the store failed while writing x.db: outer: disk full; nothing was applied, and the call may be repeated"
         );
-        assert!(error.source().is_none(), "its text has the cause already");
-        let PersistentError::Storage { cause, .. } = error else {
-            panic!("{error}");
-        };
-        assert!(cause.is::<Layer>(), "the cause itself is there for code");
+        let source = error.source().expect("the cause itself, for code");
+        assert!(source.is::<Layer>(), "{source}");
     }
 
     /// One of each variant, and its row in the page. Does not compile before a new variant is in the list.

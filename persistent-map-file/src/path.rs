@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use persistent_map_core::{PersistentError, Result};
+use persistent_map_core::{Cause, PersistentError, Result};
 
 /// Absolute and without links, so that two ways to write a path meet at one lock. The file need not exist, its directory
 /// must.
@@ -145,6 +145,6 @@ pub fn refused(
             None => reason.into(),
         },
         advice: advice.to_string(),
-        cause: cause.map(|cause| std::sync::Arc::new(cause) as _),
+        cause: cause.map(Cause::new),
     }
 }
