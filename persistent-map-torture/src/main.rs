@@ -13,6 +13,7 @@ mod cancel;
 mod dump;
 mod failure;
 mod harm;
+mod hostile;
 mod kill;
 mod ledger;
 mod linear;
@@ -67,6 +68,8 @@ enum Command {
     Cancel(cancel::Args),
     /// Recorded histories with callers that give up, errors and reopening: one order must explain each
     Linear(linear::Args),
+    /// Files that are damaged, crafted or foreign, opened in processes whose memory is measured
+    Hostile(hostile::Args),
     /// The disk loses all that was not synced, at random moments (needs root)
     #[cfg(target_os = "linux")]
     Powercut(powercut::Args),
@@ -85,6 +88,9 @@ enum Command {
     /// Opens the file of `recode` and says what is in it
     #[command(hide = true)]
     Inspect(recode::InspectArgs),
+    /// Opens damaged stores and says what came of it
+    #[command(hide = true)]
+    HostileChild(hostile::ChildArgs),
     /// Opens a store and says what is in it
     #[command(hide = true)]
     Dump(dump::Args),
@@ -96,6 +102,7 @@ fn main() -> ExitCode {
         Command::Recode(args) => recode::run(&args).map(Some),
         Command::Cancel(args) => cancel::run(&args).map(Some),
         Command::Linear(args) => linear::run(&args).map(Some),
+        Command::Hostile(args) => hostile::run(&args).map(Some),
         #[cfg(target_os = "linux")]
         Command::Faults(args) => faults::run(&args).map(Some),
         #[cfg(target_os = "linux")]
@@ -107,6 +114,7 @@ fn main() -> ExitCode {
         Command::Recoder(args) => recode::recoder(&args).map(|()| None),
         Command::Copier(args) => recode::copier(&args).map(|()| None),
         Command::Inspect(args) => recode::inspect_file(&args).map(|()| None),
+        Command::HostileChild(args) => hostile::open_them(&args).map(|()| None),
         Command::Dump(args) => dump::run(&args).map(|()| None),
     };
     match result {
