@@ -167,6 +167,9 @@ fn files(table: &[u8], journal: &[u8]) {
 
 /// A database: either whole, or as changes of a good one, each four bytes for a place and one that stands there. It is
 /// refused, or opens with what was stored.
+///
+/// # Panics
+/// If that is not so.
 pub fn sqlite_file(bytes: &[u8]) {
     const GOOD: &[u8] = include_bytes!("../../persistent-map-sqlite/tests/golden/players_v1.db");
     static STORED: OnceLock<Entries<Player>> = OnceLock::new();

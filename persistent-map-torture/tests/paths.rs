@@ -119,10 +119,7 @@ fn what_is_no_file_is_refused() {
             fs::create_dir(path.parent().unwrap()).unwrap();
             make(&path);
             let error = refused(&path);
-            assert!(
-                error.contains(words) && error.contains(file),
-                "{name}: {error}"
-            );
+            assert!(error.contains(words), "{name}: {error}");
             assert_eq!(error.lines().count(), 1, "{name}: {error}");
         }
     }
