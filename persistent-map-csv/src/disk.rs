@@ -79,7 +79,8 @@ impl Disk for OsDisk {
 
     fn open(&self, path: &Path) -> io::Result<Option<Box<dyn DiskFile>>> {
         match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(file) => Ok(Some(Box::new(file))),
+            Ok(file) if file.metadata()?.is_file() => Ok(Some(Box::new(file))),
+            Ok(_) => Err(io::Error::other("it is not a regular file")),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

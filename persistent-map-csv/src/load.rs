@@ -141,6 +141,12 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
         if let Some(tables) = tables {
             self.check_unedited(&tables, table.as_ref().map(|table| table.print))?;
         }
+        if let (Some(shape), Some(table)) = (&shape, &table)
+            && self.has_rows
+            && !changes.cleared
+        {
+            self.check_same_columns(shape, &table.head.shape)?;
+        }
         if let (Some(shape), Some(file)) = (&shape, file) {
             self.journal(shape, changes, file).await?;
         }
@@ -306,6 +312,22 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
         Err(refused(&self.path, reason, advice, None))
     }
 
+    /// Rows that stay are copied as they are, below the columns of those that are written.
+    fn check_same_columns(&self, journal: &Shape, table: &Shape) -> Result<()> {
+        if journal == table {
+            return Ok(());
+        }
+        Err(refused(
+            &self.path,
+            format!(
+                "its columns are not those of the writes in the journal beside it, which are `{}`",
+                journal.columns.join("`, `")
+            ),
+            "Give the table these columns, in this order; or move the `.journal` file away to do without the writes in it",
+            None,
+        ))
+    }
+
     fn check_columns(&mut self, shape: &Shape, value: &V) -> Result<()> {
         if let Some(missing) = shape.missing(value) {
             return Err(self.missing_column(shape, missing));
@@ -398,7 +420,10 @@ fn decode_journaled<K: Key, V: Value>(
     let nonsense = || CellError::Message("it is not a row".to_string());
     let key = std::str::from_utf8(key).map_err(|_| nonsense())?;
     let mut cells = unpack(packed).ok_or_else(nonsense)?;
-    *cells.get_mut(shape.key).ok_or_else(nonsense)? = Some(key.to_string());
+    if cells.len() != shape.columns.len() {
+        return Err(nonsense());
+    }
+    cells[shape.key] = Some(key.to_string());
     let texts: Vec<&str> = cells
         .iter()
         .map(|cell| cell.as_deref().unwrap_or_default())

@@ -128,7 +128,12 @@ impl Store {
         self.table = table;
         self.state = State::Ready;
         self.schedule();
-        for unfinished in [aside(self.path()), aside(&self.journal_path())] {
+        let journal = self.journal_path();
+        let mut unfinished = vec![aside(self.path()), aside(&journal)];
+        if self.journal.is_none() {
+            unfinished.push(journal);
+        }
+        for unfinished in unfinished {
             self.disk
                 .remove(&unfinished)
                 .map_err(|error| self.failed("clearing up beside", error))?;
@@ -273,9 +278,6 @@ impl Store {
                 target: "persistent_map", path = %path.display(),
                 "the journal was cut short before its first write was acknowledged; it is removed"
             );
-            self.disk
-                .remove(&path)
-                .map_err(|error| unusable(&path, error))?;
         }
         Ok(found)
     }

@@ -1,5 +1,6 @@
 //! Reading a table: its header, then its rows a piece at a time, with the faults that a text file can have.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -295,8 +296,9 @@ impl TableReader {
     }
 
     fn check_columns(&self, columns: &[String]) -> Result<()> {
-        for (at, column) in columns.iter().enumerate() {
-            if !column.is_empty() && columns[..at].contains(column) {
+        let mut seen = HashSet::new();
+        for column in columns {
+            if !column.is_empty() && !seen.insert(column) {
                 return Err(self.fault(
                     1,
                     format!("there are two columns `{column}`"),

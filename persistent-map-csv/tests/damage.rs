@@ -159,6 +159,46 @@ async fn a_table_that_does_not_fit_its_journal_is_an_error() {
     assert!(error.contains("the file is gone"), "{error}");
 }
 
+/// Rows are copied as they stand, so they must not come below other columns than their own.
+#[tokio::test]
+async fn writes_are_not_made_to_a_table_of_other_columns() {
+    let killed = Killed::new().await;
+    for columns in ["key,text,number", "key,number,text,note"] {
+        let (_dir, path) = killed.place();
+        let mut table = format!("{columns}\n").into_bytes();
+        let row = if columns.ends_with("note") {
+            "k7,7,seven,mine\n"
+        } else {
+            "k7,7,7\n"
+        };
+        table.extend_from_slice(row.as_bytes());
+        fs::write(&path, &table).unwrap();
+        let backend = CsvBackend::new(&path).replay_onto_edited_table(true);
+        let error = PersistentMap::<String, Item, _>::new(backend).await;
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("`key`, `number`, `text`"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), table);
+        assert_eq!(fs::read(journal_of(&path)).unwrap(), killed.journal);
+    }
+}
+
+/// What was cut short goes when the table is known to be good, not before.
+#[tokio::test]
+async fn a_refused_table_keeps_a_journal_that_was_never_begun() {
+    let killed = Killed::new().await;
+    let (_dir, path) = killed.place();
+    let table = [&killed.table[..], b"k9,no number,\n"].concat();
+    fs::write(&path, &table).unwrap();
+    fs::write(journal_of(&path), &killed.journal[..10]).unwrap();
+    assert!(open(&path).await.is_err());
+    assert_eq!(fs::read(&path).unwrap(), table);
+    assert_eq!(fs::read(journal_of(&path)).unwrap(), killed.journal[..10]);
+
+    fs::write(&path, &killed.table).unwrap();
+    assert_eq!(open(&path).await.unwrap(), killed.states[0]);
+    assert!(!journal_of(&path).exists());
+}
+
 /// By itself it is what it says: an edit. Whatever it says must be a row or an error.
 #[tokio::test]
 async fn a_table_by_itself_is_read_as_it_stands() {

@@ -5,7 +5,7 @@
 //! and means nothing without a lock on it.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::thread;
@@ -60,11 +60,18 @@ impl LockFile {
             .create(true)
             .truncate(false)
             .open(&path)
+            .and_then(|file| {
+                if file.metadata()?.is_file() {
+                    return Ok(file);
+                }
+                // To read from a pipe would be to wait for ever.
+                Err(io::Error::other("it is not a regular file"))
+            })
             .map_err(|error| {
                 refused(
                     &path,
                     "the lock file cannot be opened",
-                    "The directory must be writable",
+                    "The directory must be writable, and nothing else may have this name",
                     Some(error),
                 )
             })?;

@@ -37,12 +37,12 @@ pub(crate) fn prepare(path: &Path) -> Result<Target> {
     let path = resolve(checked(path)?)?;
     is_regular_file(&path)?;
     let lock = LockFile::acquire(&path)?;
-    match look_at(&path) {
-        Ok(true) => {
-            let has_wal = with_suffix(&path, "-wal").exists();
-            Ok(Target::Existing { lock, has_wal })
-        }
-        Ok(false) => match fs::metadata(with_suffix(&path, "-wal")) {
+    let log = with_suffix(&path, "-wal");
+    // What is no file would be removed by SQLite.
+    let looked = is_regular_file(&log).and_then(|has_log| Ok((look_at(&path, has_log)?, has_log)));
+    match looked {
+        Ok((true, has_wal)) => Ok(Target::Existing { lock, has_wal }),
+        Ok((false, _)) => match fs::metadata(&log) {
             Ok(log) if log.len() > 0 => {
                 lock.leave_no_file();
                 Err(refused(
@@ -64,10 +64,10 @@ pub(crate) fn prepare(path: &Path) -> Result<Target> {
 
 /// Whether there is a database of ours. Only with the lock in hand, because closing a file drops all POSIX locks that
 /// this process has on it: those of a map that has it open.
-fn look_at(path: &Path) -> Result<bool> {
+fn look_at(path: &Path, has_log: bool) -> Result<bool> {
     let exists = is_regular_file(path)?;
     if exists {
-        check_header(path)?;
+        check_header(path, has_log)?;
     }
     Ok(exists)
 }
@@ -122,16 +122,20 @@ fn checked(path: &Path) -> Result<&Path> {
 
 /// The first 100 bytes of a database tell whose it is (<https://www.sqlite.org/fileformat.html#the_database_header>).
 /// Ours are written before the file gets its name, so they are never out of date.
-fn check_header(path: &Path) -> Result<()> {
+fn check_header(path: &Path, has_log: bool) -> Result<()> {
     const UNTOUCHED: &str = "The file was not changed; give another path, or move it away";
     // All of the first page, where the tables of small databases are described.
     let mut header = Vec::with_capacity(4096);
+    let mut length = 0;
     // For writing too, because SQLite would fall back to reading and then fail without saying why.
     OpenOptions::new()
         .read(true)
         .write(true)
         .open(path)
-        .and_then(|file| file.take(4096).read_to_end(&mut header))
+        .and_then(|file| {
+            length = file.metadata()?.len();
+            file.take(4096).read_to_end(&mut header)
+        })
         .map_err(|error| {
             refused(
                 path,
@@ -176,7 +180,17 @@ fn check_header(path: &Path) -> Result<()> {
         ));
     }
     match number(60) {
-        FORMAT_VERSION => Ok(()),
+        FORMAT_VERSION if has_log => Ok(()),
+        // SQLite would make the length fit, and so change what is to be mended.
+        FORMAT_VERSION => match length_of(&header) {
+            Some(expected) if expected != length => Err(refused(
+                path,
+                format!("it has {length} bytes, and should have {expected}"),
+                "The file is damaged, and was not changed; restore it from a backup",
+                None,
+            )),
+            _ => Ok(()),
+        },
         newer if newer > FORMAT_VERSION => Err(refused(
             path,
             format!(
@@ -192,4 +206,16 @@ fn check_header(path: &Path) -> Result<()> {
             None,
         )),
     }
+}
+
+/// The length of a database that has no log, if its header can tell: its number of pages counts if it was written with
+/// the last change.
+fn length_of(header: &[u8]) -> Option<u64> {
+    let number = |at: usize| Some(u32::from_be_bytes(*header.get(at..)?.first_chunk()?));
+    let page_size = match u16::from_be_bytes(*header.get(16..)?.first_chunk()?) {
+        1 => 1 << 16,
+        size => u64::from(size),
+    };
+    let (pages, is_valid) = (number(28)?, number(24)? == number(92)?);
+    (is_valid && pages > 0).then_some(u64::from(pages) * page_size)
 }

@@ -129,6 +129,27 @@ async fn a_truncated_file_is_an_error() {
     }
 }
 
+/// SQLite would cut off or fill up the last page.
+#[tokio::test]
+async fn a_database_of_another_length_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = fs::read(database(dir.path(), &entries(9)).await).unwrap();
+    let longer = |by: usize| [&bytes[..], &vec![7; by]].concat();
+    let shorter = |by: usize| bytes[..bytes.len() - by].to_vec();
+    for other in [longer(1), longer(4096), shorter(1), shorter(4096)] {
+        let home = tempfile::tempdir_in(&dir).unwrap();
+        let path = home.path().join("app.db");
+        fs::write(&path, &other).unwrap();
+        let error = open(&path, OnCorrupt::Fail).await.unwrap_err();
+        assert!(
+            error.to_string().contains("bytes, and should have"),
+            "{error}"
+        );
+        assert!(fs::read(&path).unwrap() == other, "the file was changed");
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+    }
+}
+
 #[tokio::test]
 async fn a_corrupt_row_fails_the_open_with_file_table_row_and_key() {
     let dir = tempfile::tempdir().unwrap();

@@ -572,3 +572,54 @@ async fn make_the_golden_file() {
     let path = database(dir.path(), players()).await;
     fs::copy(path, GOLDEN).unwrap();
 }
+
+const GOLDEN_KILLED: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/golden/players_v1_killed.db"
+);
+
+fn log_of(path: &Path) -> PathBuf {
+    path.with_extension("db-wal")
+}
+
+#[tokio::test]
+async fn the_golden_log_is_recovered() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("players.db");
+    fs::copy(GOLDEN_KILLED, &path).expect("the golden file");
+    assert!(open::<Player, _>(&path, Bincode).await.is_err());
+
+    fs::copy(log_of(Path::new(GOLDEN_KILLED)), log_of(&path)).expect("its log");
+    for _ in 0..2 {
+        assert_holds(&path, &players()).await;
+        assert!(!log_of(&path).exists());
+    }
+}
+
+#[tokio::test]
+#[ignore = "makes files that are kept"]
+async fn make_the_golden_log() {
+    assert!(
+        !Path::new(GOLDEN_KILLED).exists(),
+        "what an older version has written cannot be made again; the files stay"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let old = Player {
+        name: "Anon".to_string(),
+        score: 7,
+    };
+    let entries = ["ada", "anon"].map(|key| (key.to_string(), old.clone()));
+    let path = database(dir.path(), HashMap::from(entries)).await;
+    let backend = SqliteBackend::new(&path).await.unwrap();
+    load::<Player, _>(&backend).await.unwrap();
+    for (key, player) in players() {
+        save(&backend, &key, player).await;
+    }
+    StorageBackend::<String, Player>::delete(&backend, &"anon".to_string())
+        .await
+        .unwrap();
+    // As a kill leaves them: what is in the files while they are open.
+    fs::copy(&path, GOLDEN_KILLED).unwrap();
+    fs::copy(log_of(&path), log_of(Path::new(GOLDEN_KILLED))).unwrap();
+    close(backend).await;
+}

@@ -14,6 +14,7 @@ mod cancel;
 mod dump;
 mod failure;
 mod harm;
+mod hostile;
 mod kill;
 mod ledger;
 mod linear;
@@ -79,6 +80,8 @@ enum Command {
     Model(model::Args),
     /// Mixed work for a long time: what the process takes of the machine must not grow
     Soak(soak::Args),
+    /// Files that are damaged, crafted or foreign, opened in processes whose memory is measured
+    Hostile(hostile::Args),
     /// The disk loses all that was not synced, at random moments (needs root)
     #[cfg(target_os = "linux")]
     Powercut(powercut::Args),
@@ -97,6 +100,9 @@ enum Command {
     /// Opens the file of `recode` and says what is in it
     #[command(hide = true)]
     Inspect(recode::InspectArgs),
+    /// Opens damaged stores and says what came of it
+    #[command(hide = true)]
+    HostileChild(hostile::ChildArgs),
     /// Opens a store and says what is in it
     #[command(hide = true)]
     Dump(dump::Args),
@@ -110,6 +116,7 @@ fn main() -> ExitCode {
         Command::Linear(args) => linear::run(&args).map(Some),
         Command::Model(args) => model::run(&args).map(Some),
         Command::Soak(args) => soak::run(&args).map(Some),
+        Command::Hostile(args) => hostile::run(&args).map(Some),
         #[cfg(target_os = "linux")]
         Command::Faults(args) => faults::run(&args).map(Some),
         #[cfg(target_os = "linux")]
@@ -121,6 +128,7 @@ fn main() -> ExitCode {
         Command::Recoder(args) => recode::recoder(&args).map(|()| None),
         Command::Copier(args) => recode::copier(&args).map(|()| None),
         Command::Inspect(args) => recode::inspect_file(&args).map(|()| None),
+        Command::HostileChild(args) => hostile::open_them(&args).map(|()| None),
         Command::Dump(args) => dump::run(&args).map(|()| None),
     };
     match result {

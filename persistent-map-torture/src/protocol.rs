@@ -57,6 +57,10 @@ pub(crate) enum Line {
     Stored { key: String, version: u64 },
     /// A promise that the child itself saw broken.
     Broken(String),
+    /// A file that is described like this is about to be opened.
+    Opening(String),
+    /// What came of all that was opened, by the order of its own.
+    Tally(Vec<u64>),
     /// The child has done all that it was started for.
     Done,
 }
@@ -142,19 +146,23 @@ impl fmt::Display for Line {
             Line::Counted { key, count } => write!(f, "N {key} {count}"),
             Line::Operation { task, number } => write!(f, "P {task} {number}"),
             Line::Refused { call, why } => write!(f, "Q {call} {why:?}"),
-            Line::Flushed(numbers) => {
-                write!(f, "F")?;
-                numbers.iter().try_for_each(|number| write!(f, " {number}"))
-            }
+            Line::Flushed(numbers) => write_numbers(f, "F", numbers),
             Line::Begun => write!(f, "B"),
             Line::Recoding(codec) => write!(f, "C {}", codec.name()),
             Line::Written(codec) => write!(f, "W {}", codec.name()),
             Line::Relieved => write!(f, "R"),
             Line::Stored { key, version } => write!(f, "S {key} {version}"),
             Line::Broken(what) => write!(f, "X {}", what.replace('\n', " ")),
+            Line::Opening(what) => write!(f, "L {what}"),
+            Line::Tally(counts) => write_numbers(f, "T", counts),
             Line::Done => write!(f, "D"),
         }
     }
+}
+
+fn write_numbers(f: &mut fmt::Formatter<'_>, letter: &str, numbers: &[u64]) -> fmt::Result {
+    f.write_str(letter)?;
+    numbers.iter().try_for_each(|number| write!(f, " {number}"))
 }
 
 impl FromStr for Line {
@@ -165,8 +173,14 @@ impl FromStr for Line {
         if let Some(what) = text.strip_prefix("X ") {
             return Ok(Line::Broken(what.to_string()));
         }
+        if let Some(what) = text.strip_prefix("L ") {
+            return Ok(Line::Opening(what.to_string()));
+        }
         let words: Vec<&str> = text.split(' ').collect();
         let number = |word: &str| word.parse::<u64>().map_err(|_| unknown());
+        let numbers = |words: &[&str]| -> Result<Vec<u64>, String> {
+            words.iter().map(|word| number(word)).collect()
+        };
         let refusal = |word: &str| Refusal::named(word).ok_or_else(unknown);
         Ok(match *words.as_slice() {
             ["O"] => Line::Opened,
@@ -210,12 +224,8 @@ impl FromStr for Line {
                 call: call.to_string(),
                 why: refusal(why)?,
             },
-            ["F", ref numbers @ ..] => Line::Flushed(
-                numbers
-                    .iter()
-                    .map(|word| number(word))
-                    .collect::<Result<_, _>>()?,
-            ),
+            ["F", ref words @ ..] => Line::Flushed(numbers(words)?),
+            ["T", ref words @ ..] => Line::Tally(numbers(words)?),
             ["B"] => Line::Begun,
             ["C", codec] => Line::Recoding(CodecName::named(codec).ok_or_else(unknown)?),
             ["W", codec] => Line::Written(CodecName::named(codec).ok_or_else(unknown)?),

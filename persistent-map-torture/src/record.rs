@@ -1,5 +1,7 @@
 //! The value that is stored: it knows whose it is, and whether it is whole.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +28,23 @@ impl Record {
 
     pub(crate) fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether these cells, by their columns, say the same.
+    pub(crate) fn is_written(&self, cells: &BTreeMap<String, String>) -> bool {
+        let cell = |column| cells.get(column).map(String::as_str).unwrap_or_default();
+        let number = |column| {
+            let text = cell(column);
+            let whole = match text.split_once('.') {
+                Some((whole, zeros)) if zeros.bytes().all(|byte| byte == b'0') => whole,
+                _ => text,
+            };
+            whole.parse::<u64>().ok()
+        };
+        cell("key") == self.key
+            && cell("filler") == self.filler
+            && number("version") == Some(self.version)
+            && number("checksum") == Some(self.checksum.into())
     }
 
     /// Whether it is the whole value of `key`.

@@ -9,10 +9,13 @@ use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use support::Holder;
 use tempfile::TempDir;
+
+/// A database, and a table.
+const FILES: [&str; 2] = ["app.db", "app.csv"];
 
 /// A directory of its own for each case, and a copy of the binary that everybody may run.
 struct Stage {
@@ -41,9 +44,9 @@ impl Stage {
         None
     }
 
-    /// A directory with a store that was closed.
-    fn with_store(&self, name: &str) -> PathBuf {
-        let path = self.directory(name).join("app.db");
+    /// A directory with a store that was closed, of the kind that its name says.
+    fn with_store(&self, name: &str, file: &str) -> PathBuf {
+        let path = self.directory(&format!("{name}-{file}")).join(file);
         let worker = support::torture([
             "worker".as_ref(),
             "--ops".as_ref(),
@@ -63,23 +66,25 @@ impl Stage {
         directory
     }
 
-    /// Opens `path` as nobody, which must fail with one line that has all of `words`, and leave all files as they are.
+    /// Opens `path` as nobody.
     fn refuses(&self, path: &Path, words: &[&str]) {
-        let directory = path.parent().unwrap();
-        let before = contents(directory);
-        let output: Output = as_nobody(&self.torture)
-            .arg("dump")
-            .arg(path)
-            .output()
-            .unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        for word in words {
-            assert!(stderr.contains(word), "no {word:?} in: {stderr}");
-        }
-        assert_eq!(contents(directory), before, "{stderr}");
+        let mut dump = as_nobody(&self.torture);
+        refuses(dump.arg("dump").arg(path), path, words);
     }
+}
+
+/// Runs what opens `path`, which must fail with one line that has all of `words`, and leave all files as they are.
+fn refuses(dump: &mut Command, path: &Path, words: &[&str]) {
+    let directory = path.parent().unwrap();
+    let before = contents(directory);
+    let output = dump.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "no {word:?} in: {stderr}");
+    }
+    assert_eq!(contents(directory), before, "{stderr}");
 }
 
 fn as_nobody(program: &Path) -> Command {
@@ -87,6 +92,12 @@ fn as_nobody(program: &Path) -> Command {
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
     command.arg(program);
     command
+}
+
+fn lock_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
 }
 
 fn set_mode(path: &Path, mode: u32) {
@@ -104,41 +115,92 @@ fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 #[test]
 fn in_a_directory_that_may_not_be_written() {
     let Some(stage) = Stage::set() else { return };
-    let path = stage.with_store("read-only");
-    stage.refuses(&path, &["app.db", "Permission denied", "writable"]);
+    for file in FILES {
+        let path = stage.with_store("read-only", file);
+        stage.refuses(&path, &[file, "Permission denied", "writable"]);
+    }
 }
 
 #[test]
 fn a_new_store_in_a_directory_that_may_not_be_written() {
     let Some(stage) = Stage::set() else { return };
-    let path = stage.directory("empty").join("app.db");
-    stage.refuses(&path, &["app.db", "Permission denied", "writable"]);
+    let directory = stage.directory("empty");
+    for file in FILES {
+        stage.refuses(
+            &directory.join(file),
+            &[file, "Permission denied", "writable"],
+        );
+    }
 }
 
 #[test]
-fn a_file_that_may_be_read_but_not_written() {
+fn a_file_that_may_not_be_written_or_not_even_read() {
     let Some(stage) = Stage::set() else { return };
-    let path = stage.with_store("read-only-file");
-    set_mode(path.parent().unwrap(), 0o777);
-    set_mode(&path, 0o444);
-    fs::remove_file(path.with_extension("db.lock")).unwrap();
-    stage.refuses(&path, &["app.db", "Permission denied"]);
-}
-
-#[test]
-fn a_file_that_may_not_be_read() {
-    let Some(stage) = Stage::set() else { return };
-    let path = stage.with_store("secret");
-    set_mode(path.parent().unwrap(), 0o777);
-    set_mode(&path, 0o600);
-    fs::remove_file(path.with_extension("db.lock")).unwrap();
-    stage.refuses(&path, &["app.db", "Permission denied"]);
+    for file in FILES {
+        for mode in [0o444, 0o600] {
+            let path = stage.with_store(&format!("{mode:o}"), file);
+            set_mode(path.parent().unwrap(), 0o777);
+            set_mode(&path, mode);
+            fs::remove_file(lock_of(&path)).unwrap();
+            stage.refuses(&path, &[file, "Permission denied"]);
+        }
+    }
 }
 
 #[test]
 fn a_killed_store_in_a_directory_that_may_not_be_written() {
     let Some(stage) = Stage::set() else { return };
-    let path = stage.directory("killed").join("app.db");
-    drop(Holder::start(&path));
-    stage.refuses(&path, &["app.db", "Permission denied", "writable"]);
+    for file in FILES {
+        let path = stage.directory(&format!("killed-{file}")).join(file);
+        drop(Holder::start(&path));
+        stage.refuses(&path, &[file, "Permission denied", "writable"]);
+    }
+}
+
+/// Root itself is refused by this one, and so it needs nobody.
+#[test]
+fn a_file_or_directory_that_is_immutable() {
+    let Some(stage) = Stage::set() else { return };
+    for file in FILES {
+        for of_directory in [false, true] {
+            let path = stage.with_store(&format!("immutable-{of_directory}"), file);
+            fs::remove_file(lock_of(&path)).unwrap();
+            let directory = path.parent().unwrap();
+            let target = if of_directory { directory } else { &path };
+            let Some(_immutable) = Immutable::make(target) else {
+                return;
+            };
+            let mut dump = Command::new(&stage.torture);
+            dump.arg("dump").arg(&path);
+            refuses(&mut dump, &path, &[file, "Operation not permitted"]);
+        }
+    }
+}
+
+/// A file with the attribute `i`, until this is dropped.
+struct Immutable(PathBuf);
+
+impl Immutable {
+    /// None where the file system has no such thing.
+    fn make(path: &Path) -> Option<Self> {
+        let made = Command::new("chattr").arg("+i").arg(path).output();
+        match made {
+            Ok(output) if output.status.success() => Some(Immutable(path.to_path_buf())),
+            Ok(output) => {
+                let why = String::from_utf8_lossy(&output.stderr).into_owned();
+                support::skip("immutable files", why.trim_end());
+                None
+            }
+            Err(error) => {
+                support::skip("immutable files", &format!("chattr: {error}"));
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        let _ = Command::new("chattr").arg("-i").arg(&self.0).status();
+    }
 }

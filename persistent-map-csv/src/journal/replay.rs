@@ -85,7 +85,8 @@ fn take_frame(replay: &mut Replay, payload: &[u8], offset: u64) -> Option<()> {
     match kind {
         b'S' => {
             let Columns { columns, key } = serde_json::from_slice(contents).ok()?;
-            replay.shape = (key < columns.len()).then_some(Shape { columns, key });
+            columns.get(key)?;
+            replay.shape = Some(Shape { columns, key });
         }
         b'C' => replay
             .tables
@@ -96,19 +97,20 @@ fn take_frame(replay: &mut Replay, payload: &[u8], offset: u64) -> Option<()> {
                 rows: BTreeMap::new(),
             };
         }
-        b'W' => take_writes(&mut replay.changes, contents, offset)?,
+        b'W' => take_writes(replay, contents, offset)?,
         _ => return None,
     }
     Some(())
 }
 
-fn take_writes(changes: &mut Changes, contents: &[u8], offset: u64) -> Option<()> {
+fn take_writes(replay: &mut Replay, contents: &[u8], offset: u64) -> Option<()> {
     let mut rest = contents;
     while let Some(sign) = rest.split_off_first() {
         let length = u32::from_le_bytes(*rest.split_off(..4)?.first_chunk()?);
         let key = rest.split_off(..usize::try_from(length).ok()?)?;
         let change = match sign {
-            b'+' => {
+            // Rows without columns would be passed over, and with them what the table has for their keys.
+            b'+' if replay.shape.is_some() => {
                 let bytes = u32::from_le_bytes(*rest.split_off(..4)?.first_chunk()?);
                 let offset = offset + (contents.len() - rest.len()) as u64;
                 rest.split_off(..usize::try_from(bytes).ok()?)?;
@@ -117,7 +119,39 @@ fn take_writes(changes: &mut Changes, contents: &[u8], offset: u64) -> Option<()
             b'-' => Change::Remove,
             _ => return None,
         };
-        changes.rows.insert(key.into(), change);
+        replay.changes.rows.insert(key.into(), change);
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Frames, Kind, pack, push_change};
+    use super::*;
+
+    fn is_damaged(fill: impl FnOnce(&mut Frames)) -> bool {
+        let mut frames = Frames::opening(None, true).unwrap();
+        fill(&mut frames);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_at(0, &frames.bytes).unwrap();
+        matches!(replay(&mut file), Err(Fault::Damaged(_)))
+    }
+
+    /// They would be passed over without a word.
+    #[test]
+    fn rows_without_columns_are_damage() {
+        let mut row = Vec::new();
+        let cells = pack(&vec![None, Some("1".to_string())]);
+        push_change(&mut row, b"a", Some(&cells));
+        let columns = |key| format!(r#"{{"columns":["key","value"],"key":{key}}}"#);
+        for (shape, damaged) in [(None, true), (Some(2), true), (Some(0), false)] {
+            let found = is_damaged(|frames| {
+                if let Some(key) = shape {
+                    frames.push(Kind::Shape, columns(key).as_bytes()).unwrap();
+                }
+                frames.push(Kind::Writes, &row).unwrap();
+            });
+            assert_eq!(found, damaged, "{shape:?}");
+        }
+    }
 }
