@@ -141,6 +141,9 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
         if let Some(tables) = tables {
             self.check_unedited(&tables, table.as_ref().map(|table| table.print))?;
         }
+        if let Some(shape) = &shape {
+            self.check_key_column(shape)?;
+        }
         if let (Some(shape), Some(table)) = (&shape, &table)
             && self.has_rows
             && !changes.cleared
@@ -310,6 +313,22 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
             )
         };
         Err(refused(&self.path, reason, advice, None))
+    }
+
+    /// The next open looks for the keys where this one has been told that they are.
+    fn check_key_column(&self, journal: &Shape) -> Result<()> {
+        let column = &journal.columns[journal.key];
+        if *column == self.settings.key_column {
+            return Ok(());
+        }
+        Err(refused(
+            &self.path,
+            format!("the writes in the journal beside it have their keys in the column `{column}`"),
+            &format!(
+                "Open it with `CsvBackend::new(..).key_column(\"{column}\")` and close it; then the journal is gone"
+            ),
+            None,
+        ))
     }
 
     /// Rows that stay are copied as they are, below the columns of those that are written.

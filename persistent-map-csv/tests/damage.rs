@@ -182,6 +182,22 @@ async fn writes_are_not_made_to_a_table_of_other_columns() {
     }
 }
 
+#[tokio::test]
+async fn a_journal_with_other_keys_is_left_as_it_is() {
+    let killed = Killed::new().await;
+    let (_dir, path) = killed.place();
+    let keys_by = |column: &str| {
+        let backend = CsvBackend::new(&path).key_column(column);
+        PersistentMap::<String, Item, _>::new(backend.replay_onto_edited_table(true))
+    };
+    // A table without rows has nothing to say about it.
+    fs::write(&path, "key,text,number\n").unwrap();
+    let error = keys_by("text").await.unwrap_err().to_string();
+    assert!(error.contains("key_column(\"key\")"), "{error}");
+    assert_eq!(fs::read(journal_of(&path)).unwrap(), killed.journal);
+    keys_by("key").await.unwrap().close().await.unwrap();
+}
+
 /// What was cut short goes when the table is known to be good, not before.
 #[tokio::test]
 async fn a_refused_table_keeps_a_journal_that_was_never_begun() {

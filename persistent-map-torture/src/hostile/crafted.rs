@@ -364,7 +364,9 @@ impl Cases {
         self.add(name, |dir| async move {
             let path = dir.join(Backend::Sqlite.file_name());
             let impostor = Impostor {
-                honest: codec.encode(&value).map_err(trouble)?,
+                honest: codec
+                    .encode(&value)
+                    .map_err(|error| Failure::Trouble(error.to_string()))?,
                 codec: codec.clone(),
                 hostile,
             };
@@ -453,10 +455,6 @@ async fn is_refused(
         return Err(Failure::Violation("it was refused, and changed".into()));
     }
     Ok(())
-}
-
-fn trouble(error: CodecError) -> Failure {
-    Failure::Trouble(error.to_string())
 }
 
 /// A codec that goes by the name of another one and writes hostile bytes in place of one value.

@@ -54,7 +54,7 @@ pub(super) fn damage(pristine: &Pristine, seed: u64, number: u64) -> Damaged {
 /// The golden ratio takes a walk to all places before it comes to one again, and never near the last ones.
 fn step(files: &Files, number: u64, random: &mut fastrand::Rng) -> (What, Vec<u8>) {
     let all = files.values().map(Vec::len).sum::<usize>() as u64;
-    let strides = (all * 618 / 1000..).find(|stride| gcd(*stride, all) == 1);
+    let strides = (all * 618 / 1000..all).find(|stride| gcd(*stride, all) == 1);
     let walked = number % all;
     let mut at = usize::try_from(walked * strides.unwrap_or(1) % all).unwrap_or_default();
     let (name, bytes) = files

@@ -133,8 +133,7 @@ impl Pristine {
             }
             states.push(state.clone());
         }
-        let mut files = contents(&kind.home(dir))?;
-        files.retain(|name, _| !name.ends_with(".lock"));
+        let files = without_lock(contents(&kind.home(dir))?);
         let wanted = if kind.was_killed() { 2 } else { 1 };
         if files.len() != wanted || states.is_empty() {
             let names: Vec<&String> = files.keys().collect();
@@ -166,6 +165,12 @@ pub(super) fn contents(dir: &Path) -> std::io::Result<Files> {
             Ok((name, fs::read(entry.path())?))
         })
         .collect()
+}
+
+/// All but the file that names the owner of the others.
+pub(super) fn without_lock(mut files: Files) -> Files {
+    files.retain(|name, _| Path::new(name).extension() != Some("lock".as_ref()));
+    files
 }
 
 /// What an open gave.

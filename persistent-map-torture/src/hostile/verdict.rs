@@ -9,7 +9,7 @@ use std::time::Duration;
 use persistent_map_core::{OnCorrupt, PersistentError};
 
 use super::damage::{Damaged, How};
-use super::store::{Files, Kind, Opened, Pristine, contents, open};
+use super::store::{Kind, Opened, Pristine, contents, open, without_lock};
 use crate::failure::Failure;
 use crate::oracle::Found;
 use crate::record::Record;
@@ -31,12 +31,16 @@ fn promise(pristine: &Pristine, damaged: &Damaged) -> Promise {
     let is_main = damaged.what.file == pristine.main();
     match (pristine.kind, is_main, damaged.what.how) {
         (Kind::Database, _, How::Cut) => Promise::Refused,
-        (Kind::Database | Kind::Log | Kind::Journal, true, _) => Promise::Right,
-        // Its checksums end the log where they do not fit, for SQLite as after a crash.
-        (Kind::Log, false, _) => Promise::Earlier,
-        (Kind::Journal, false, How::Flipped | How::Overwritten | How::Misplaced) => Promise::Right,
-        (Kind::Journal, false, _) => Promise::Earlier,
-        (Kind::Table | Kind::Database, ..) => Promise::AsItStands,
+        (Kind::Table, ..) => Promise::AsItStands,
+        // A log ends where its checksums do not fit. A journal also tells bytes that were changed from those that a
+        // crash has kept from being written.
+        (Kind::Log, false, _)
+        | (
+            Kind::Journal,
+            false,
+            How::Cut | How::Zeroed | How::Repeated | How::Removed | How::Inserted,
+        ) => Promise::Earlier,
+        _ => Promise::Right,
     }
 }
 
@@ -235,9 +239,7 @@ impl Case<'_> {
     }
 
     fn is_unchanged(&self, why: &str) -> Result<(), Failure> {
-        let mut after: Files = contents(self.room)?;
-        after.retain(|name, _| !name.ends_with(".lock"));
-        if after == self.damaged.files {
+        if without_lock(contents(self.room)?) == self.damaged.files {
             return Ok(());
         }
         Err(violation(format!("its files were changed, though {why}")))
