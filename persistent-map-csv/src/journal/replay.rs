@@ -129,9 +129,9 @@ mod tests {
     use super::super::{Frames, Kind, pack, push_change};
     use super::*;
 
-    fn is_damaged(fill: impl FnOnce(&mut Frames)) -> bool {
+    fn is_damaged(add: impl FnOnce(&mut Frames)) -> bool {
         let mut frames = Frames::opening(None, true).unwrap();
-        fill(&mut frames);
+        add(&mut frames);
         let mut file = tempfile::tempfile().unwrap();
         file.write_at(0, &frames.bytes).unwrap();
         matches!(replay(&mut file), Err(Fault::Damaged(_)))
