@@ -23,7 +23,31 @@ pub(crate) async fn load(
     if bad_keys.is_empty() {
         return Ok(());
     }
+    for key in &bad_keys {
+        check_place(connection, table, location, key).await?;
+    }
     set_aside(connection, table, &bad_keys, location).await
+}
+
+/// A damaged key may be out of order. Then its row cannot be found by it, and would stay where it is.
+async fn check_place(
+    connection: &mut Connection,
+    table: &Table,
+    location: &Location,
+    key: &[u8],
+) -> Result<()> {
+    let found = query_scalar::<_, Vec<u8>>(AssertSqlSafe(Arc::clone(&table.one_value)))
+        .bind(key)
+        .fetch_optional(&mut connection.sqlite)
+        .await
+        .map_err(|error| storage(format!("reading {location}"), error))?;
+    match found {
+        Some(_) => Ok(()),
+        None => Err(damaged(
+            location,
+            "a damaged row is out of order, so that it cannot be set aside",
+        )),
+    }
 }
 
 /// Gives all rows to `rows` as they are in the file, and changes nothing.

@@ -240,6 +240,21 @@ async fn quarantined_rows_are_kept_aside_and_the_rest_opens() {
 }
 
 #[tokio::test]
+async fn a_row_that_cannot_be_found_by_its_key_is_not_said_to_be_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = database(dir.path(), &entries(9)).await;
+    let mut bytes = fs::read(&path).unwrap();
+    let key = bytes.windows(5).position(|text| text == b"key 2").unwrap();
+    bytes[key] = b'z';
+    fs::write(&path, &bytes).unwrap();
+
+    let error = open(&path, OnCorrupt::Quarantine).await.unwrap_err();
+    assert!(error.to_string().contains("out of order"), "{error}");
+    let error = open(&path, OnCorrupt::Fail).await.unwrap_err();
+    assert!(matches!(error, PersistentError::Corrupt(_)), "{error}");
+}
+
+#[tokio::test]
 async fn rows_of_the_wrong_kind_are_not_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let expected = entries(9);
