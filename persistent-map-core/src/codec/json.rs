@@ -24,12 +24,6 @@ impl Codec for Json {
         "json"
     }
 
-    fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Vec<u8>, CodecError> {
-        let mut bytes = Vec::new();
-        self.encode_into(value, &mut bytes)?;
-        Ok(bytes)
-    }
-
     fn encode_into<T: Serialize + ?Sized>(
         &self,
         value: &T,

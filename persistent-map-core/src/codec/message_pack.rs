@@ -32,12 +32,6 @@ impl Codec for MessagePack {
         "messagepack-named"
     }
 
-    fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Vec<u8>, CodecError> {
-        let mut bytes = Vec::new();
-        self.encode_into(value, &mut bytes)?;
-        Ok(bytes)
-    }
-
     fn encode_into<T: Serialize + ?Sized>(
         &self,
         value: &T,

@@ -59,26 +59,24 @@ pub trait Codec: Send + Sync + 'static {
     /// A short name that is stored with the data and compared at open.
     fn id(&self) -> &'static str;
 
-    /// The bytes of `value`.
+    /// Adds the bytes of `value` to `bytes`.
     ///
     /// # Errors
-    /// The value has no form in this codec.
-    fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Vec<u8>, CodecError>;
-
-    /// Adds the bytes of `value` to `bytes`: the same as [`encode`](Self::encode), without a buffer of their own. The map
-    /// encodes each entry in this way.
-    ///
-    /// The default calls `encode`.
-    ///
-    /// # Errors
-    /// As for `encode`. Then `bytes` may have got a part of them.
+    /// The value has no form in this codec. Then `bytes` may have got a part of it.
     fn encode_into<T: Serialize + ?Sized>(
         &self,
         value: &T,
         bytes: &mut Vec<u8>,
-    ) -> Result<(), CodecError> {
-        bytes.extend_from_slice(&self.encode(value)?);
-        Ok(())
+    ) -> Result<(), CodecError>;
+
+    /// The bytes of `value`, in a buffer of their own.
+    ///
+    /// # Errors
+    /// As for [`encode_into`](Self::encode_into).
+    fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Vec<u8>, CodecError> {
+        let mut bytes = Vec::new();
+        self.encode_into(value, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// The value of `bytes`, all of them.
