@@ -108,7 +108,7 @@ impl Backlog {
             return Ok(());
         }
         match &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(source) => Err(self.unsaved(source)),
+            Some(cause) => Err(self.unsaved(cause)),
             None => Ok(()),
         }
     }

@@ -205,21 +205,21 @@ impl<K: Key, V: Value> Local<K, V> {
         for write in &writes {
             numbers.push(self.lane_number(shared, write.key())?);
         }
-        let (writes, copies) = contain(CODE, || {
-            let mut copies = Pending::new();
-            let mut resolved = Vec::with_capacity(writes.len());
+        let (writes, shown) = contain(CODE, || {
+            let mut resolved = Pending::new();
+            let mut shown = Vec::with_capacity(writes.len());
             for (mut write, &number) in writes.into_iter().zip(&numbers) {
-                resolve_key(shared, &[&copies, &lanes[number].unsaved], &mut write)?;
-                copies.push(write.clone());
-                copies.make_searchable();
+                resolve_key(shared, &[&resolved, &lanes[number].unsaved], &mut write)?;
+                shown.push(write.shown());
                 resolved.push(write);
+                resolved.make_searchable();
             }
-            Ok::<_, PersistentError>((resolved, copies.into_writes()))
+            Ok::<_, PersistentError>((resolved.into_writes(), shown))
         })??;
-        for (number, copy) in numbers.into_iter().zip(copies) {
-            shared.or_poison(CODE, || note(backlog, &mut lanes[number], copy))?;
+        for (number, write) in numbers.into_iter().zip(writes) {
+            shared.or_poison(CODE, || note(backlog, &mut lanes[number], write))?;
         }
-        shared.publish_all(writes)
+        shared.publish_all(shown)
     }
 
     /// Notes a change that is to be stored.
