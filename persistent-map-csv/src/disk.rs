@@ -6,7 +6,9 @@ use std::io::{self, ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use persistent_map_core::Result;
-use persistent_map_file::{LockFile, is_regular_file, refused, resolve, sync_directory_of};
+use persistent_map_file::{
+    LockFile, is_regular_file, refused, regular, resolve, sync_directory_of,
+};
 
 pub(crate) trait Disk: Send + Sync + 'static {
     /// The one name of the file at `path`, locked.
@@ -78,9 +80,9 @@ impl Disk for OsDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Option<Box<dyn DiskFile>>> {
-        match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(file) if file.metadata()?.is_file() => Ok(Some(Box::new(file))),
-            Ok(_) => Err(io::Error::other("it is not a regular file")),
+        let opened = OpenOptions::new().read(true).write(true).open(path);
+        match opened.and_then(regular) {
+            Ok(file) => Ok(Some(Box::new(file))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

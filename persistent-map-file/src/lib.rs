@@ -8,4 +8,4 @@ mod path;
 pub use hold::{Hold, blocking};
 pub use import::Import;
 pub use lock::{LockFile, PATIENCE, RETRY};
-pub use path::{is_regular_file, refused, resolve, sync_directory_of, with_suffix};
+pub use path::{is_regular_file, refused, regular, resolve, sync_directory_of, with_suffix};

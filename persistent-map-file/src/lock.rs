@@ -5,7 +5,7 @@
 //! and means nothing without a lock on it.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::thread;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use persistent_map_core::{PersistentError, Result};
 
-use crate::path::{refused, with_suffix};
+use crate::path::{refused, regular, with_suffix};
 
 /// How long to wait for an owner who is just closing.
 pub const PATIENCE: Duration = Duration::from_millis(500);
@@ -60,13 +60,7 @@ impl LockFile {
             .create(true)
             .truncate(false)
             .open(&path)
-            .and_then(|file| {
-                if file.metadata()?.is_file() {
-                    return Ok(file);
-                }
-                // To read from a pipe would be to wait for ever.
-                Err(io::Error::other("it is not a regular file"))
-            })
+            .and_then(regular)
             .map_err(|error| {
                 refused(
                     &path,

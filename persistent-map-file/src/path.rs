@@ -1,8 +1,6 @@
 //! Paths: one name for one file, names beside it, and what to say about one that cannot be used.
 
-use std::fs;
-#[cfg(unix)]
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -66,6 +64,17 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
         )
     })?;
     Ok(directory.join(name))
+}
+
+/// The same file, if it is one.
+///
+/// # Errors
+/// It is a pipe, say: to read from it would be to wait for ever.
+pub fn regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::other("it is not a regular file"))
 }
 
 /// Whether there is a file of this name.

@@ -1,7 +1,7 @@
 //! From a path to a file that may be opened: locked, and known to be ours before SQLite touches it.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 
 use persistent_map_core::{PersistentError, Result};
@@ -9,7 +9,7 @@ use persistent_map_file::{
     LockFile, is_regular_file, refused, resolve, sync_directory_of, with_suffix,
 };
 
-use crate::import::is_of_version_0_1;
+use crate::import::{first_page, is_of_version_0_1};
 
 /// "PMAP", in the header of every file of ours.
 pub(crate) const APPLICATION_ID: u32 = 0x504d_4150;
@@ -124,18 +124,12 @@ fn checked(path: &Path) -> Result<&Path> {
 /// Ours are written before the file gets its name, so they are never out of date.
 fn check_header(path: &Path, has_log: bool) -> Result<()> {
     const UNTOUCHED: &str = "The file was not changed; give another path, or move it away";
-    // All of the first page, where the tables of small databases are described.
-    let mut header = Vec::with_capacity(4096);
-    let mut length = 0;
     // For writing too, because SQLite would fall back to reading and then fail without saying why.
-    OpenOptions::new()
+    let (header, length) = OpenOptions::new()
         .read(true)
         .write(true)
         .open(path)
-        .and_then(|file| {
-            length = file.metadata()?.len();
-            file.take(4096).read_to_end(&mut header)
-        })
+        .and_then(|file| Ok((first_page(&file)?, file.metadata()?.len())))
         .map_err(|error| {
             refused(
                 path,
@@ -160,9 +154,7 @@ fn check_header(path: &Path, has_log: bool) -> Result<()> {
             None,
         ));
     }
-    let number = |at: usize| {
-        u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-    };
+    let number = |at| number_at(&header, at);
     if number(68) != APPLICATION_ID && is_of_version_0_1(&header) {
         return Err(refused(
             path,
@@ -211,11 +203,15 @@ fn check_header(path: &Path, has_log: bool) -> Result<()> {
 /// The length of a database that has no log, if its header can tell: its number of pages counts if it was written with
 /// the last change.
 fn length_of(header: &[u8]) -> Option<u64> {
-    let number = |at: usize| Some(u32::from_be_bytes(*header.get(at..)?.first_chunk()?));
-    let page_size = match u16::from_be_bytes(*header.get(16..)?.first_chunk()?) {
+    let page_size = match u16::from_be_bytes([header[16], header[17]]) {
         1 => 1 << 16,
         size => u64::from(size),
     };
-    let (pages, is_valid) = (number(28)?, number(24)? == number(92)?);
+    let pages = number_at(header, 28);
+    let is_valid = number_at(header, 24) == number_at(header, 92);
     (is_valid && pages > 0).then_some(u64::from(pages) * page_size)
+}
+
+fn number_at(header: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
 }

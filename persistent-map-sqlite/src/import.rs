@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -44,7 +44,8 @@ where
         return Err(refused(&path, "there is no such file", NAME, None));
     }
     // Before SQLite sees it, which makes files beside some kinds of databases even to read them.
-    let first_page = first_page(&path).map_err(|error| unreadable(&path, &error.into()))?;
+    let first_page = File::open(&path).and_then(|file| first_page(&file));
+    let first_page = first_page.map_err(|error| unreadable(&path, &error.into()))?;
     if !is_of_version_0_1(&first_page) {
         let reason = "it is not a database that persistent-map 0.1 has written";
         return Err(refused(&path, reason, NAME, None));
@@ -93,9 +94,10 @@ pub(crate) fn is_of_version_0_1(first_page: &[u8]) -> bool {
     first_page.windows(TABLE.len()).any(|part| part == TABLE)
 }
 
-fn first_page(path: &Path) -> std::io::Result<Vec<u8>> {
+/// The header of a database, and behind it what describes the tables of a small one.
+pub(crate) fn first_page(file: &File) -> io::Result<Vec<u8>> {
     let mut page = Vec::with_capacity(4096);
-    File::open(path)?.take(4096).read_to_end(&mut page)?;
+    file.take(4096).read_to_end(&mut page)?;
     Ok(page)
 }
 
