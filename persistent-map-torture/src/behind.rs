@@ -13,6 +13,7 @@ use crate::planted::Planted;
 use crate::process;
 use crate::protocol::{Line, Refusal, say};
 use crate::record::{Record, random_size};
+use crate::runtime;
 use crate::sequence::{Call, Operation, Sequence};
 use crate::store::{Map, open_with};
 
@@ -45,11 +46,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     process::die_with_parent();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_time()
-        .build()?;
-    runtime.block_on(work(args))
+    runtime()?.block_on(work(args))
 }
 
 async fn work(args: &Args) -> Result<(), Failure> {

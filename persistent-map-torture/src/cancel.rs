@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::failure::Failure;
+use crate::runtime;
 
 const KEYS: u64 = 8;
 const TASKS: u64 = 64;
@@ -40,10 +41,7 @@ struct Figures {
 }
 
 pub(crate) fn run(args: &Args) -> Result<String, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_time()
-        .build()?;
+    let runtime = runtime()?;
     let started = Instant::now();
     let mut figures = Figures {
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),

@@ -8,6 +8,7 @@ use crate::oracle::Found;
 use crate::process::{self, Ended, Running};
 use crate::protocol::{Line, say};
 use crate::record::Record;
+use crate::runtime;
 use crate::store::open;
 
 #[derive(clap::Args)]
@@ -30,10 +31,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if args.hold {
         process::die_with_parent();
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .build()?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let map = open(&args.path).await?;
         say(&Line::Opened);
         for (key, record) in &map {

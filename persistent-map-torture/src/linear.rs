@@ -16,6 +16,7 @@ use persistent_map_testkit::{
 use tokio::task::JoinSet;
 
 use crate::failure::Failure;
+use crate::runtime;
 
 const KEYS: u64 = 3;
 const TASKS: usize = 6;
@@ -54,10 +55,7 @@ struct Figures {
 }
 
 pub(crate) fn run(args: &Args) -> Result<String, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_time()
-        .build()?;
+    let runtime = runtime()?;
     // Planted panics of stores would fill the screen.
     std::panic::set_hook(Box::new(|_| {}));
     let started = Instant::now();

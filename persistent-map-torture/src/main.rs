@@ -46,9 +46,11 @@ mod faults;
 #[cfg(target_os = "linux")]
 mod powercut;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 
 #[derive(Parser)]
 #[command(
@@ -140,4 +142,12 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// For all that need no other one.
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
 }

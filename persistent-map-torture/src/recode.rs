@@ -21,6 +21,7 @@ use crate::planted::Planted;
 use crate::process::{self, Ended, Running};
 use crate::protocol::{Line, say};
 use crate::record::Record;
+use crate::runtime;
 use crate::store::{Backend, CodecName, open};
 
 /// The table that is written anew, and one beside it.
@@ -356,10 +357,7 @@ async fn write(
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .build()?;
-    runtime.block_on(work)
+    runtime()?.block_on(work)
 }
 
 /// Has a fresh process say what is in both tables, and how the one is written.

@@ -13,6 +13,7 @@ use crate::harm::Mode;
 use crate::load::{Load, look_over, verify};
 use crate::plot;
 use crate::record::Record;
+use crate::runtime;
 use crate::store::{Backend, Map, open_with};
 use crate::vitals::Vitals;
 
@@ -72,10 +73,7 @@ struct Soak<'a> {
 pub(crate) fn run(args: &Args) -> Result<String, Failure> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     println!("soak: seed {seed}");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_time()
-        .build()?;
+    let runtime = runtime()?;
     let mut dir = tempfile::Builder::new().prefix("torture-soak-").tempdir()?;
     let mut soak = Soak {
         args,

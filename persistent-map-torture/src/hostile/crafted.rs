@@ -215,6 +215,25 @@ fn foreign(cases: &mut Cases) {
             );
         }
     }
+    // All is right in these but the number in the header: nothing else would keep them from being opened.
+    for (name, at, number) in [
+        ("ours, marked as of another program", 68, *b"GPKG"),
+        ("ours, marked as newer", 60, 2u32.to_be_bytes()),
+    ] {
+        cases.add(name, move |dir| async move {
+            let path = dir.join(Backend::Sqlite.file_name());
+            let nothing = Nested { items: Vec::new() };
+            insert(SqliteBackend::builder(&path), "a", nothing).await?;
+            let mut bytes = fs::read(&path)?;
+            bytes[at..at + 4].copy_from_slice(&number);
+            fs::write(&path, bytes)?;
+            let open = async || {
+                let opened = open_nested(Backend::Sqlite, &path, OnCorrupt::Quarantine).await;
+                opened.map(drop)
+            };
+            is_refused(&dir, open).await
+        });
+    }
 }
 
 /// A quotation mark that is never closed makes one row of all that follows.
@@ -470,13 +489,18 @@ impl<C: Codec> Codec for Impostor<C> {
         self.codec.id()
     }
 
-    fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Vec<u8>, CodecError> {
-        let bytes = self.codec.encode(value)?;
-        Ok(if bytes == self.honest {
-            self.hostile.clone()
+    fn encode_into<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), CodecError> {
+        let encoded = self.codec.encode(value)?;
+        bytes.extend_from_slice(if encoded == self.honest {
+            &self.hostile
         } else {
-            bytes
-        })
+            &encoded
+        });
+        Ok(())
     }
 
     fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CodecError> {

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use crate::failure::Failure;
 use crate::process::{self, Running};
 use crate::protocol::{Line, say};
+use crate::runtime;
 use store::{Kind, Pristine};
 use verdict::Tally;
 
@@ -150,10 +151,7 @@ pub(crate) fn open_them(args: &ChildArgs) -> Result<(), Failure> {
         let place = panic.location().map(ToString::to_string);
         *last_panic() = Some(format!("a panic at {}", place.unwrap_or_default()));
     }));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_time()
-        .build()?;
+    let runtime = runtime()?;
     let room = tempfile::tempdir_in(&args.dir)?;
     let mut tally = Tally::default();
     match args.kind {
