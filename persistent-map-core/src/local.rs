@@ -6,6 +6,7 @@
 use std::hash::BuildHasher;
 use std::sync::{Arc, PoisonError};
 
+use hashbrown::DefaultHashBuilder;
 use tokio::sync::OnceCell;
 
 use crate::backend::{Key, StorageBackend, Value};
@@ -25,6 +26,7 @@ const CODE: &str = "`Hash`, `Eq`, `Clone` or `Serialize` of a key or value";
 
 pub(crate) struct Local<K, V> {
     lanes: Box<[Lane<K, V>]>,
+    hasher: DefaultHashBuilder,
     /// What is to be stored later; nothing if there is no store.
     backlog: Option<Arc<Backlog>>,
     finished: OnceCell<()>,
@@ -45,6 +47,7 @@ impl<K, V> Local<K, V> {
     pub(crate) fn resident() -> Self {
         Local {
             lanes: lanes(LANES),
+            hasher: DefaultHashBuilder::default(),
             backlog: None,
             finished: OnceCell::new(),
         }
@@ -56,6 +59,7 @@ impl<K, V> Local<K, V> {
         let count = if backlog.coalesces() { LANES } else { 1 };
         Local {
             lanes: lanes(count),
+            hasher: DefaultHashBuilder::default(),
             backlog: Some(backlog),
             finished: OnceCell::new(),
         }
@@ -111,7 +115,7 @@ impl<K: Key, V: Value> Local<K, V> {
         B: StorageBackend<K, V>,
         S: BuildHasher + Clone,
     {
-        let mut lane = self.lanes[self.lane_number(shared, write.key())?].lock();
+        let mut lane = self.lanes[self.lane_number(write.key())?].lock();
         lane.check_open()?;
         let write = self.record(shared, &mut lane, write)?;
         shared.publish(write)
@@ -143,7 +147,7 @@ impl<K: Key, V: Value> Local<K, V> {
         B: StorageBackend<K, V>,
         S: BuildHasher + Clone,
     {
-        let mut lane = self.lanes[self.lane_number(shared, key)?].lock();
+        let mut lane = self.lanes[self.lane_number(key)?].lock();
         lane.check_open()?;
         for write in shared.evaluate(None, operation)? {
             let write = self.record(shared, &mut lane, write)?;
@@ -203,7 +207,7 @@ impl<K: Key, V: Value> Local<K, V> {
         // What fails by itself must fail before the first change is noted.
         let mut numbers = Vec::with_capacity(writes.len());
         for write in &writes {
-            numbers.push(self.lane_number(shared, write.key())?);
+            numbers.push(self.lane_number(write.key())?);
         }
         let (writes, shown) = contain(CODE, || {
             let mut resolved = Pending::new();
@@ -244,15 +248,12 @@ impl<K: Key, V: Value> Local<K, V> {
         Ok(shown)
     }
 
-    fn lane_number<B, S>(&self, shared: &Shared<K, V, B, S>, key: &K) -> Result<usize>
-    where
-        S: BuildHasher + Clone,
-    {
+    /// By a hasher that is faster than one that must withstand chosen keys: those would only have to wait for each other.
+    fn lane_number(&self, key: &K) -> Result<usize> {
         if self.lanes.len() == 1 {
             return Ok(0);
         }
-        let hash = contain("`Hash` of a key", || shared.cache.hash(key))?;
-        // The upper bits: some hashers put little into the lower ones.
+        let hash = contain("`Hash` of a key", || self.hasher.hash_one(key))?;
         Ok((hash >> 58) as usize % self.lanes.len())
     }
 }

@@ -1,10 +1,10 @@
 //! Writes that are accepted and not yet stored: in their order, and each key's latest can be found.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{BuildHasher as _, Hash};
 
-use crate::panics::contain;
+use hashbrown::{DefaultHashBuilder, HashTable};
+
 use crate::write::{Encoded, Write};
 
 /// A list this short is searched as fast as it is looked up.
@@ -13,8 +13,9 @@ const SHORT: usize = 8;
 /// A list of writes. Adding to it asks nothing of the key type; finding in it does.
 pub(crate) struct Pending<K, V> {
     writes: Vec<Write<K, V>>,
-    /// Where each key's latest write is, once the list is long.
-    latest: HashMap<K, usize>,
+    /// Where each key's latest write is, once the list is long; with the key's hash.
+    latest: HashTable<(u64, usize)>,
+    hasher: DefaultHashBuilder,
     /// So many writes are in `latest`.
     indexed: usize,
     bytes: usize,
@@ -24,7 +25,8 @@ impl<K, V> Pending<K, V> {
     pub(crate) fn new() -> Self {
         Pending {
             writes: Vec::new(),
-            latest: HashMap::new(),
+            latest: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
             indexed: 0,
             bytes: 0,
         }
@@ -44,13 +46,11 @@ impl<K, V> Pending<K, V> {
     }
 
     pub(crate) fn into_writes(self) -> Vec<Write<K, V>> {
-        let latest = self.latest;
-        let _ = contain("`Drop` of a key", move || drop(latest));
         self.writes
     }
 }
 
-impl<K: Eq + Hash + Clone, V> Pending<K, V> {
+impl<K: Eq + Hash, V> Pending<K, V> {
     /// Adds a write behind all others.
     pub(crate) fn push(&mut self, write: Write<K, V>) {
         self.bytes += prepared_bytes(&write);
@@ -73,7 +73,14 @@ impl<K: Eq + Hash + Clone, V> Pending<K, V> {
     pub(crate) fn make_searchable(&mut self) {
         if self.writes.len() > SHORT {
             while let Some(write) = self.writes.get(self.indexed) {
-                self.latest.insert(write.key().clone(), self.indexed);
+                let hash = self.hasher.hash_one(write.key());
+                let is_it = |&(_, place): &(u64, usize)| self.writes[place].key() == write.key();
+                if let Some((_, place)) = self.latest.find_mut(hash, is_it) {
+                    *place = self.indexed;
+                } else {
+                    let latest = (hash, self.indexed);
+                    self.latest.insert_unique(hash, latest, |&(hash, _)| hash);
+                }
                 self.indexed += 1;
             }
         }
@@ -97,7 +104,9 @@ impl<K: Eq + Hash + Clone, V> Pending<K, V> {
             let is_it = |write: &Write<K, V>| write.key().borrow() == key;
             return self.writes.iter().rposition(is_it);
         }
-        self.latest.get(key).copied()
+        let is_it = |&(_, place): &(u64, usize)| self.writes[place].key().borrow() == key;
+        let latest = self.latest.find(self.hasher.hash_one(key), is_it);
+        latest.map(|&(_, place)| place)
     }
 }
 

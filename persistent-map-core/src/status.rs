@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::error::{PersistentError, Result};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What state a map is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,6 +54,8 @@ pub(crate) struct Status {
     writes: AtomicU64,
     largest_commit: AtomicU64,
     failed_commits: AtomicU64,
+    /// Nothing more is accepted. What each call looks at: a watch has a lock.
+    is_closed: AtomicBool,
     closing: watch::Sender<bool>,
     /// How the map ended, once it has.
     end: watch::Sender<Option<Result<()>>>,
@@ -68,6 +70,7 @@ impl Status {
             writes: AtomicU64::new(0),
             largest_commit: AtomicU64::new(0),
             failed_commits: AtomicU64::new(0),
+            is_closed: AtomicBool::new(false),
             closing: watch::Sender::new(false),
             end: watch::Sender::new(None),
         }
@@ -86,7 +89,7 @@ impl Status {
     /// Refuses a call on a map that is poisoned or closed.
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.check_sound()?;
-        if *self.closing.borrow() || self.end.borrow().is_some() {
+        if self.is_closed.load(Ordering::Acquire) {
             return Err(PersistentError::Closed);
         }
         Ok(())
@@ -94,6 +97,7 @@ impl Status {
 
     /// Asks the writer to finish. From now on nothing is accepted.
     pub(crate) fn request_close(&self) {
+        self.is_closed.store(true, Ordering::Release);
         self.closing.send_replace(true);
     }
 
@@ -133,6 +137,7 @@ impl Status {
 
     /// Ends the map, unless it has ended already.
     pub(crate) fn end(&self, result: Result<()>) {
+        self.is_closed.store(true, Ordering::Release);
         self.end.send_if_modified(|end| {
             let first = end.is_none();
             if first {
