@@ -215,6 +215,8 @@ struct Decoder<'a, K, V, C> {
     codec: &'a C,
     location: Location,
     sink: &'a mut dyn LoadSink<K, V>,
+    /// Where keys are encoded again.
+    scratch: Vec<u8>,
     decoded: u64,
     /// The first row that is intact and does not decode.
     first_misfit: Option<CorruptRow>,
@@ -226,23 +228,22 @@ impl<'a, K: Key, V: Value, C: Codec> Decoder<'a, K, V, C> {
             codec: store.codec(),
             location: store.location(),
             sink,
+            scratch: Vec::new(),
             decoded: 0,
             first_misfit: None,
         }
     }
 
-    fn contains(&self, key: &K) -> Result<bool> {
-        contain("`Hash` or `Eq` of a key", || self.sink.contains(key))
-    }
-
-    fn decode(&self, key: &[u8], value: &[u8]) -> Result<(K, V), String> {
+    fn decode(&mut self, key: &[u8], value: &[u8]) -> Result<(K, V), String> {
         contain("decoding a stored row", || {
             let typed_key: K = self
                 .codec
                 .decode(key)
                 .map_err(|error| format!("the key does not decode: {error}"))?;
             // A second encoding of the same key would be a row that no write ever finds again.
-            if self.codec.encode(&typed_key).ok().as_deref() != Some(key) {
+            self.scratch.clear();
+            let encoded = self.codec.encode_into(&typed_key, &mut self.scratch);
+            if encoded.is_err() || self.scratch != key {
                 return Err("the key is not encoded as this map encodes it".to_string());
             }
             let typed_value = self
@@ -262,13 +263,14 @@ impl<K: Key, V: Value, C: Codec> RowSink for Decoder<'_, K, V, C> {
 
     fn row(&mut self, number: u64, key: &[u8], value: &[u8]) -> Result<RowVerdict> {
         match self.decode(key, value) {
-            Ok((typed_key, _)) if self.contains(&typed_key)? => {
-                let reason = "an earlier row has an equal key";
-                self.damaged(number, key, reason)?;
-                Ok(RowVerdict::SetAside)
-            }
             Ok((typed_key, typed_value)) => {
-                self.sink.entry(typed_key, typed_value)?;
+                let taken = contain("`Hash` or `Eq` of a key", || {
+                    self.sink.entry_if_new(typed_key, typed_value)
+                })??;
+                if !taken {
+                    self.damaged(number, key, "an earlier row has an equal key")?;
+                    return Ok(RowVerdict::SetAside);
+                }
                 self.decoded += 1;
                 Ok(RowVerdict::Loaded)
             }

@@ -287,24 +287,36 @@ where
 
 /// Where [`StorageBackend::load`] puts what it finds.
 pub trait LoadSink<K, V>: Send {
-    /// How many entries will come, for a progress bar. May be an estimate, may be left out.
+    /// How many entries will come: for a progress bar, and to have room for them. May be an estimate, may be left out.
     fn expect(&mut self, entries: u64);
 
-    /// Whether an equal key has been taken already.
-    fn contains(&self, key: &K) -> bool;
-
-    /// Takes one entry.
+    /// Takes one entry, unless an equal key has been taken already. Then it returns false: two rows for one entry, of
+    /// which one is to be reported as [`corrupt`](Self::corrupt).
     ///
     /// # Errors
-    /// The key is there already: two rows for one entry. Pass the error on, or ask [`contains`](Self::contains) first and
-    /// report the row.
-    fn entry(&mut self, key: K, value: V) -> Result<()>;
+    /// The entry cannot be taken, and the open fails. Pass the error on.
+    fn entry_if_new(&mut self, key: K, value: V) -> Result<bool>;
+
+    /// Takes one entry of a store that cannot have two of one key.
+    ///
+    /// # Errors
+    /// As for [`entry_if_new`](Self::entry_if_new); and the key is there already.
+    fn entry(&mut self, key: K, value: V) -> Result<()> {
+        if self.entry_if_new(key, value)? {
+            return Ok(());
+        }
+        Err(two_equal_keys("loading the store"))
+    }
 
     /// Takes the report of a row that cannot be read.
     ///
     /// # Errors
     /// The map was not opened with `OnCorrupt::Quarantine`, so the open fails. Pass the error on.
     fn corrupt(&mut self, row: CorruptRow) -> Result<()>;
+}
+
+pub(crate) fn two_equal_keys(doing: impl Into<String>) -> PersistentError {
+    PersistentError::storage(doing, "two stored entries have equal keys")
 }
 
 impl<K, V> Write<K, V> {

@@ -13,7 +13,6 @@ use tracing::Instrument as _;
 
 use crate::backend::{Key, StorageBackend, Value};
 use crate::backlog::Backlog;
-use crate::cache::Cache;
 use crate::capabilities::Capabilities;
 use crate::engine::{Engine, Follower};
 use crate::error::{PersistentError, Result};
@@ -266,22 +265,10 @@ where
         let started = Instant::now();
         let runtime = Handle::try_current().map_err(|_| PersistentError::NoRuntime)?;
         let capabilities = contain("the backend", || self.backend.capabilities())?;
-        let shared = Arc::new(Shared {
-            cache: Cache::with_hasher(self.hasher),
-            backend: self.backend,
-            status: Status::new(),
-            events: Events::new(self.event_capacity),
-            flights: Flights::new(),
-            runtime: runtime.clone(),
-            resident: capabilities.resident,
-        });
-
-        let report = if capabilities.resident {
-            Loader::new(&shared.cache, self.on_corrupt, self.on_progress).report(Duration::ZERO)
-        } else {
-            let mut loader = Loader::new(&shared.cache, self.on_corrupt, self.on_progress);
+        let mut loader = Loader::new(self.hasher, self.on_corrupt, self.on_progress);
+        if !capabilities.resident {
             let found = match check_timers(&self.write_mode) {
-                Ok(()) => load(&shared, &mut loader, self.migrations).await,
+                Ok(()) => load(&self.backend, &mut loader, self.migrations).await,
                 missing => missing,
             };
             if let Err(error) = found {
@@ -289,13 +276,22 @@ where
                 // The reason to give is the first one; the store is released as well as it can be, unless it is another
                 // map's.
                 if !matches!(error, PersistentError::InUse { .. }) {
-                    let _ =
-                        contain_async("the backend", async { shared.backend.close().await }).await;
+                    let close = async { self.backend.close().await };
+                    let _ = contain_async("the backend", close).await;
                 }
                 return Err(error);
             }
-            loader.report(started.elapsed())
-        };
+        }
+        let (cache, report) = loader.finish(started.elapsed());
+        let shared = Arc::new(Shared {
+            cache,
+            backend: self.backend,
+            status: Status::new(),
+            events: Events::new(self.event_capacity),
+            flights: Flights::new(),
+            runtime: runtime.clone(),
+            resident: capabilities.resident,
+        });
 
         let engine = match self.write_mode {
             _ if capabilities.resident => Engine::Resident(Arc::new(Local::resident())),
@@ -332,8 +328,8 @@ fn check_timers(mode: &WriteMode) -> Result<()> {
 
 /// Reads the store, in the version that it is in.
 async fn load<K, V, B, S>(
-    shared: &Shared<K, V, B, S>,
-    loader: &mut Loader<'_, K, V, S>,
+    backend: &B,
+    loader: &mut Loader<K, V, S>,
     migrations: Vec<Box<dyn Migration<K, V, B>>>,
 ) -> Result<()>
 where
@@ -342,7 +338,6 @@ where
     B: StorageBackend<K, V>,
     S: BuildHasher + Clone + Send + Sync + 'static,
 {
-    let backend = &shared.backend;
     loader.start_again(!migrations.is_empty());
     let first = contain_async("loading the store", async { backend.load(loader).await }).await;
     let Err(error) = first else { return Ok(()) };

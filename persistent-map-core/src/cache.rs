@@ -2,6 +2,8 @@
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
+use std::num::NonZero;
+use std::thread::available_parallelism;
 
 use dashmap::{DashMap, Entry};
 
@@ -11,13 +13,18 @@ use crate::write::Write;
 /// What readers see. Guards of the inner map never leave this file.
 pub(crate) struct Cache<K, V, S> {
     entries: DashMap<K, V, S>,
+    shards: usize,
     removals: AtomicU64,
 }
 
 impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
     pub(crate) fn with_hasher(hasher: S) -> Self {
+        // As many as `DashMap` itself would take.
+        let shards = available_parallelism().map_or(1, NonZero::get) * 4;
+        let shards = shards.next_power_of_two();
         Cache {
-            entries: DashMap::with_hasher(hasher),
+            entries: DashMap::with_hasher_and_shard_amount(hasher, shards),
+            shards,
             removals: AtomicU64::new(0),
         }
     }
@@ -45,9 +52,27 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
         }
     }
 
-    /// Puts a stored entry in place at open. Returns false if the key was there already.
+    /// Makes room for the first entries. A store may be wrong about their number, so not for any number of them, and it
+    /// is no error if there is none.
+    pub(crate) fn reserve(&mut self, entries: u64) {
+        const MOST: u64 = 1 << 24;
+        let of_each_shard = entries.min(MOST).div_ceil(self.shards as u64);
+        if self.len() == 0 {
+            let _ = self
+                .entries
+                .try_reserve(usize::try_from(of_each_shard).unwrap_or(0));
+        }
+    }
+
+    /// Puts a stored entry in place at open, unless its key is there already. Returns whether it did.
     pub(crate) fn fill(&self, key: K, value: V) -> bool {
-        self.entries.insert(key, value).is_none()
+        match self.entries.entry(key) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(entry) => {
+                entry.insert(value);
+                true
+            }
+        }
     }
 
     /// Shows a committed clear.
@@ -112,10 +137,6 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
                 .map(|entry| (entry.key().clone(), entry.value().clone())),
         );
         all
-    }
-
-    pub(crate) fn hash(&self, key: &K) -> u64 {
-        self.entries.hasher().hash_one(key)
     }
 
     pub(crate) fn hasher(&self) -> &S {

@@ -1,10 +1,11 @@
 //! From the store into memory at open: progress, bad rows, and what there is to say afterwards.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
-use crate::backend::{Key, LoadSink, StorageBackend, Value};
+use crate::backend::{Key, LoadSink, StorageBackend, Value, two_equal_keys};
 use crate::cache::Cache;
 use crate::error::{PersistentError, Result};
 use crate::row::CorruptRow;
@@ -49,8 +50,8 @@ const PROGRESS_EVERY: u64 = 4096;
 pub(crate) type OnProgress = Box<dyn FnMut(Progress) + Send>;
 
 /// The sink that a map loads into.
-pub(crate) struct Loader<'a, K, V, S> {
-    cache: &'a Cache<K, V, S>,
+pub(crate) struct Loader<K, V, S> {
+    cache: Cache<K, V, S>,
     on_corrupt: OnCorrupt,
     /// There may be another type that intact rows are of, so they are not set aside.
     other_types: bool,
@@ -59,14 +60,14 @@ pub(crate) struct Loader<'a, K, V, S> {
     quarantined: Vec<CorruptRow>,
 }
 
-impl<'a, K, V, S> Loader<'a, K, V, S> {
-    pub(crate) fn new(
-        cache: &'a Cache<K, V, S>,
-        on_corrupt: OnCorrupt,
-        on_progress: Option<OnProgress>,
-    ) -> Self {
+impl<K, V, S> Loader<K, V, S>
+where
+    K: Eq + Hash,
+    S: BuildHasher + Clone,
+{
+    pub(crate) fn new(hasher: S, on_corrupt: OnCorrupt, on_progress: Option<OnProgress>) -> Self {
         Loader {
-            cache,
+            cache: Cache::with_hasher(hasher),
             on_corrupt,
             other_types: false,
             on_progress,
@@ -78,21 +79,19 @@ impl<'a, K, V, S> Loader<'a, K, V, S> {
         }
     }
 
-    pub(crate) fn report(mut self, elapsed: Duration) -> OpenReport {
+    /// What has been loaded, and what there is to say of it.
+    pub(crate) fn finish(mut self, elapsed: Duration) -> (Cache<K, V, S>, OpenReport) {
         self.tell();
-        OpenReport {
+        let report = OpenReport {
             entries: self.progress.loaded,
             quarantined: self.quarantined,
             elapsed,
-        }
+        };
+        (self.cache, report)
     }
 
     /// Forgets what was loaded. Rows of `other_types` are an error from now on, or what the user wants.
-    pub(crate) fn start_again(&mut self, other_types: bool)
-    where
-        K: Eq + Hash,
-        S: BuildHasher + Clone,
-    {
+    pub(crate) fn start_again(&mut self, other_types: bool) {
         self.other_types = other_types;
         self.cache.clear();
         self.quarantined.clear();
@@ -119,7 +118,7 @@ impl<'a, K, V, S> Loader<'a, K, V, S> {
     }
 }
 
-impl<K, V, S> LoadSink<K, V> for Loader<'_, K, V, S>
+impl<K, V, S> LoadSink<K, V> for Loader<K, V, S>
 where
     K: Eq + Hash + Send + Sync,
     V: Send + Sync,
@@ -127,21 +126,25 @@ where
 {
     fn expect(&mut self, entries: u64) {
         self.progress.total = Some(entries);
+        self.cache.reserve(entries);
     }
 
-    fn contains(&self, key: &K) -> bool {
-        self.cache.contains(key)
-    }
-
-    fn entry(&mut self, key: K, value: V) -> Result<()> {
+    fn entry_if_new(&mut self, key: K, value: V) -> Result<bool> {
         if !self.cache.fill(key, value) {
-            return Err(two_equal_keys(self.progress.loaded + 1));
+            return Ok(false);
         }
         self.progress.loaded += 1;
         if self.progress.loaded.is_multiple_of(PROGRESS_EVERY) {
             self.tell();
         }
-        Ok(())
+        Ok(true)
+    }
+
+    fn entry(&mut self, key: K, value: V) -> Result<()> {
+        if self.entry_if_new(key, value)? {
+            return Ok(());
+        }
+        Err(twice(self.progress.loaded + 1))
     }
 
     fn corrupt(&mut self, row: CorruptRow) -> Result<()> {
@@ -156,11 +159,8 @@ where
     }
 }
 
-fn two_equal_keys(entry: u64) -> PersistentError {
-    PersistentError::storage(
-        format!("loading entry {entry}"),
-        "two stored entries have equal keys",
-    )
+fn twice(number: u64) -> PersistentError {
+    two_equal_keys(format!("loading entry {number}"))
 }
 
 /// All entries that [`StorageBackend::load`] gives, for backends whose `load_all` is nothing but that. A row that cannot be
@@ -203,15 +203,21 @@ impl<K: Key, V: Value> LoadSink<K, V> for Strict<'_, K, V> {
             .reserve(usize::try_from(entries.min(1 << 20)).unwrap_or(0));
     }
 
-    fn contains(&self, key: &K) -> bool {
-        self.0.contains_key(key)
+    fn entry_if_new(&mut self, key: K, value: V) -> Result<bool> {
+        match self.0.entry(key) {
+            Entry::Occupied(_) => Ok(false),
+            Entry::Vacant(entry) => {
+                entry.insert(value);
+                Ok(true)
+            }
+        }
     }
 
     fn entry(&mut self, key: K, value: V) -> Result<()> {
-        if self.0.insert(key, value).is_some() {
-            return Err(two_equal_keys(self.0.len() as u64 + 1));
+        if self.entry_if_new(key, value)? {
+            return Ok(());
         }
-        Ok(())
+        Err(twice(self.0.len() as u64 + 1))
     }
 
     fn corrupt(&mut self, row: CorruptRow) -> Result<()> {

@@ -88,15 +88,10 @@ impl<K: Eq + Hash, V, S: BuildHasher> Entries<K, V> for HashMap<K, V, S> {
 impl<K: Key, V: Value> LoadSink<K, V> for Comparison<'_, K, V> {
     fn expect(&mut self, _: u64) {}
 
-    fn contains(&self, key: &K) -> bool {
-        self.seen.contains(key)
-    }
-
-    fn entry(&mut self, key: K, value: V) -> Result<()> {
+    fn entry_if_new(&mut self, key: K, value: V) -> Result<bool> {
         let equal = self.equal;
         if self.seen.contains(&key) {
-            self.unexpected += 1;
-            return Ok(());
+            return Ok(false);
         }
         let count = match self
             .expected
@@ -108,6 +103,13 @@ impl<K: Key, V: Value> LoadSink<K, V> for Comparison<'_, K, V> {
         };
         *count += 1;
         self.seen.insert(key);
+        Ok(true)
+    }
+
+    fn entry(&mut self, key: K, value: V) -> Result<()> {
+        if !self.entry_if_new(key, value)? {
+            self.unexpected += 1;
+        }
         Ok(())
     }
 
@@ -168,8 +170,10 @@ mod tests {
     fn a_store_hears_of_keys_that_it_has_given_and_of_rows_that_cannot_be_compared() {
         let memory = HashMap::from([(1, 1), (2, 2)]);
         let mut comparison = Comparison::with(&memory, equal);
-        comparison.entry(1, 1).unwrap();
-        assert!(comparison.contains(&1) && !comparison.contains(&2));
+        assert!(comparison.entry_if_new(1, 1).unwrap());
+        assert!(!comparison.entry_if_new(1, 1).unwrap());
+        assert!(comparison.entry_if_new(2, 2).unwrap());
+        assert_eq!(comparison.verdict().unwrap(), 2);
         let row = CorruptRow::new(Location::default(), 2, &[2], "damaged");
         assert!(comparison.corrupt(row).is_err());
     }

@@ -202,17 +202,17 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
 
     async fn row(&mut self, shape: &Shape, row: &Row, text: &[u8]) -> Result<()> {
         match decode_entry::<K, V>(shape, &row.cells) {
-            Ok((key, _)) if self.sink.contains(&key) => {
-                // Both lines are worth naming.
-                self.check_keys().await?;
-                self.corrupt(shape, row, text, "an earlier row has an equal key")
-            }
             Ok((key, value)) => {
                 if !self.has_entries {
                     self.check_columns(shape, &value)?;
                     self.has_entries = true;
                 }
-                self.sink.entry(key, value)
+                if self.sink.entry_if_new(key, value)? {
+                    return Ok(());
+                }
+                // Both lines are worth naming.
+                self.check_keys().await?;
+                self.corrupt(shape, row, text, "an earlier row has an equal key")
             }
             Err(CellError::MissingField(column)) => Err(self.missing_column(shape, column)),
             Err(CellError::NoValueColumn) => Err(self.mismatch(

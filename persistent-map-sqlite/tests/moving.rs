@@ -285,13 +285,8 @@ struct Lenient<V> {
 impl<V: Value> LoadSink<String, V> for Lenient<V> {
     fn expect(&mut self, _: u64) {}
 
-    fn contains(&self, key: &String) -> bool {
-        self.entries.contains_key(key)
-    }
-
-    fn entry(&mut self, key: String, value: V) -> Result<()> {
-        self.entries.insert(key, value);
-        Ok(())
+    fn entry_if_new(&mut self, key: String, value: V) -> Result<bool> {
+        Ok(self.entries.insert(key, value).is_none())
     }
 
     fn corrupt(&mut self, row: CorruptRow) -> Result<()> {

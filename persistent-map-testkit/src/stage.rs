@@ -205,15 +205,19 @@ where
         self.expected = Some(entries);
     }
 
-    fn contains(&self, key: &K) -> bool {
-        self.entries.contains_key(key)
-    }
-
-    fn entry(&mut self, key: K, value: V) -> Result<()> {
+    fn entry_if_new(&mut self, key: K, value: V) -> Result<bool> {
         if self.refuse_after == Some(self.entries.len()) {
             return Err(PersistentError::storage("loading", "the sink has refused"));
         }
-        if self.entries.insert(key.clone(), value).is_some() {
+        if self.entries.contains_key(&key) {
+            return Ok(false);
+        }
+        self.entries.insert(key, value);
+        Ok(true)
+    }
+
+    fn entry(&mut self, key: K, value: V) -> Result<()> {
+        if !self.entry_if_new(key.clone(), value)? {
             self.twice = Some(key);
         }
         Ok(())

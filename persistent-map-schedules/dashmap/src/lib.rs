@@ -30,11 +30,15 @@ pub struct VacantEntry<'a, K, V> {
 }
 
 impl<K: Eq + Hash, V, S: BuildHasher> DashMap<K, V, S> {
-    pub fn with_hasher(hasher: S) -> Self {
+    pub fn with_hasher_and_shard_amount(hasher: S, _: usize) -> Self {
         DashMap {
             entries: RwLock::new(Vec::new()),
             hasher,
         }
+    }
+
+    pub fn try_reserve(&mut self, _: usize) -> Result<(), ()> {
+        Ok(())
     }
 
     pub fn hasher(&self) -> &S {
