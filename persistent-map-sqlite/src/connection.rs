@@ -24,6 +24,8 @@ const MARK_SHARED: &str = "UPDATE persistent_map_state SET in_use = 2, barrier =
 const MARK_CLOSED: &str = "UPDATE persistent_map_state SET in_use = 0";
 const BARRIER: &str = "UPDATE persistent_map_state SET barrier = barrier + 1";
 
+const SCAN_CACHE_KIB: u64 = 256;
+
 /// Used by one operation at a time.
 pub(crate) struct Connection {
     pub(crate) sqlite: SqliteConnection,
@@ -33,6 +35,7 @@ pub(crate) struct Connection {
     /// The failure that left the outcome of a commit unknown: nothing more may be written through this connection.
     pub(crate) broken: Option<PersistentError>,
     synchronous: Synchronous,
+    page_cache_kib: u64,
     mark: &'static str,
     main_file: MainFile,
 }
@@ -65,6 +68,7 @@ impl Connection {
             in_transaction: false,
             broken: None,
             synchronous: settings.synchronous,
+            page_cache_kib: page_cache_kib(settings),
             mark: if settings.shared_reads {
                 MARK_SHARED
             } else {
@@ -115,6 +119,26 @@ impl Connection {
             .map_err(|error| storage(doing(), error))?;
         self.main_file = MainFile::Durable;
         Ok(())
+    }
+
+    /// For reading a whole table, which looks at each page once: no more of them are kept than that needs.
+    pub(crate) async fn keep_few_pages(&mut self) -> Result<(), sqlx::Error> {
+        self.set_page_cache(SCAN_CACHE_KIB).await?;
+        query("PRAGMA shrink_memory")
+            .execute(&mut self.sqlite)
+            .await
+            .map(drop)
+    }
+
+    /// As the settings say.
+    pub(crate) async fn keep_pages(&mut self) -> Result<(), sqlx::Error> {
+        self.set_page_cache(self.page_cache_kib).await
+    }
+
+    async fn set_page_cache(&mut self, kib: u64) -> Result<(), sqlx::Error> {
+        // A negative size is in KiB, not in pages.
+        let pragma = AssertSqlSafe(format!("PRAGMA cache_size = -{kib}"));
+        raw_sql(pragma).execute(&mut self.sqlite).await.map(drop)
     }
 
     /// Makes all commits durable, where they are not already.
@@ -209,7 +233,7 @@ fn pragmas(settings: &Settings) -> String {
     };
     let synchronous = synchronous_name(settings.synchronous);
     let fullfsync = settings.synchronous == Synchronous::Full;
-    let cache_kib = (settings.page_cache_bytes / 1024).clamp(64, 1 << 30);
+    let cache_kib = page_cache_kib(settings);
     // - fullfsync is what "sync" takes to mean on macOS; it has no effect elsewhere.
     // - A negative cache size is in KiB, not in pages.
     // - With the size limit one huge commit does not leave a huge log for good.
@@ -225,6 +249,10 @@ fn pragmas(settings: &Settings) -> String {
          PRAGMA trusted_schema = OFF;",
         64 << 20
     )
+}
+
+fn page_cache_kib(settings: &Settings) -> u64 {
+    (settings.page_cache_bytes / 1024).clamp(64, 1 << 30)
 }
 
 fn synchronous_name(level: Synchronous) -> &'static str {

@@ -1,13 +1,17 @@
 //! All rows of a table, each checked against its checksum.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use persistent_map_core::{Location, Result, RowSink, RowVerdict};
-use sqlx::{AssertSqlSafe, query, query_scalar};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, query_scalar};
 
 use crate::connection::Connection;
 use crate::failure::{damaged, storage};
-use crate::schema::{LARGE_VALUE, Table};
+use crate::schema::{LARGE_VALUE, ROWS_IN_CHUNK, Table};
 use crate::write::{checksum, set_aside};
 
 /// Gives all rows to `rows`, and moves those that are to be set aside.
@@ -58,11 +62,6 @@ pub(crate) async fn back(
     quick_check: bool,
     rows: &mut dyn RowSink,
 ) -> Result<()> {
-    // Pages that SQLite has in memory say nothing of the file.
-    query("PRAGMA shrink_memory")
-        .execute(&mut connection.sqlite)
-        .await
-        .map_err(|error| storage(format!("reading {location}"), error))?;
     all(connection, table, location, quick_check, rows)
         .await
         .map(drop)
@@ -70,6 +69,21 @@ pub(crate) async fn back(
 
 /// Gives all rows to `rows`, in the order of their keys' bytes. Returns the keys of those that are to be set aside.
 async fn all(
+    connection: &mut Connection,
+    table: &Table,
+    location: &Location,
+    quick_check: bool,
+    rows: &mut dyn RowSink,
+) -> Result<Vec<Vec<u8>>> {
+    let failed = |error| storage(format!("reading {location}"), error);
+    // Those that SQLite has in memory say nothing of the file.
+    connection.keep_few_pages().await.map_err(failed)?;
+    let read = scan(connection, table, location, quick_check, rows).await;
+    connection.keep_pages().await.map_err(failed)?;
+    read
+}
+
+async fn scan(
     connection: &mut Connection,
     table: &Table,
     location: &Location,
@@ -98,40 +112,39 @@ async fn all(
     let mut reader = Reader {
         rows,
         number: 0,
-        last_key: None,
         bad_keys: Vec::new(),
     };
-    loop {
-        let next = match &reader.last_key {
-            None => query_scalar(AssertSqlSafe(Arc::clone(&table.first_rows))),
-            Some(key) => {
-                query_scalar(AssertSqlSafe(Arc::clone(&table.next_rows))).bind(key.as_slice())
+    let sqlite = &mut connection.sqlite;
+    let mut chunk = rows_behind(sqlite, table, None).await.map_err(failed)?;
+    while let Some(bytes) = chunk {
+        let rows = PackedRow::split(&bytes).map_err(|intact| {
+            let number = reader.number + intact + 1;
+            damaged(location, format!("row {number} cannot be taken apart"))
+        })?;
+        let last_key = rows.last().map(|row| row.key);
+        let next = if rows.iter().any(|row| row.value.is_none()) {
+            for row in &rows {
+                if let Some(value) = row.value {
+                    reader.take(row, value)?;
+                } else {
+                    let value = one_value(sqlite, table, row.key).await.map_err(failed)?;
+                    reader.take(row, &value)?;
+                }
+            }
+            rows_behind(sqlite, table, last_key).await
+        } else {
+            // SQLite has a thread of its own, and looks for the next rows while these are taken.
+            let mut next = pin!(rows_behind(sqlite, table, last_key));
+            let early = poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await;
+            for row in &rows {
+                reader.take(row, row.value.unwrap_or_default())?;
+            }
+            match early {
+                Poll::Ready(rows) => rows,
+                Poll::Pending => next.await,
             }
         };
-        let chunk: Option<Vec<u8>> = next
-            .fetch_one(&mut connection.sqlite)
-            .await
-            .map_err(failed)?;
-        let Some(chunk) = chunk else { break };
-        let mut rest = chunk.as_slice();
-        while !rest.is_empty() {
-            let row = PackedRow::split_from(&mut rest).ok_or_else(|| {
-                let number = reader.number + 1;
-                damaged(location, format!("row {number} cannot be taken apart"))
-            })?;
-            let large;
-            let value = if let Some(value) = row.value {
-                value
-            } else {
-                large = query_scalar::<_, Vec<u8>>(AssertSqlSafe(Arc::clone(&table.one_value)))
-                    .bind(row.key)
-                    .fetch_one(&mut connection.sqlite)
-                    .await
-                    .map_err(failed)?;
-                large.as_slice()
-            };
-            reader.take(row.key, value, row.checksum)?;
-        }
+        chunk = next.map_err(failed)?;
     }
     // Rows of a damaged table can drop out of a query without an error.
     if reader.number != expected {
@@ -144,17 +157,41 @@ async fn all(
     Ok(reader.bad_keys)
 }
 
+/// The next rows, packed; `None` if there are no more.
+async fn rows_behind(
+    sqlite: &mut SqliteConnection,
+    table: &Table,
+    key: Option<&[u8]>,
+) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    let rows = match key {
+        None => query_scalar(AssertSqlSafe(Arc::clone(&table.first_rows))),
+        Some(key) => query_scalar(AssertSqlSafe(Arc::clone(&table.next_rows))).bind(key),
+    };
+    rows.fetch_one(sqlite).await
+}
+
+async fn one_value(
+    sqlite: &mut SqliteConnection,
+    table: &Table,
+    key: &[u8],
+) -> Result<Vec<u8>, sqlx::Error> {
+    query_scalar(AssertSqlSafe(Arc::clone(&table.one_value)))
+        .bind(key)
+        .fetch_one(sqlite)
+        .await
+}
+
 struct Reader<'a> {
     rows: &'a mut dyn RowSink,
     number: u64,
-    last_key: Option<Vec<u8>>,
     bad_keys: Vec<Vec<u8>>,
 }
 
 impl Reader<'_> {
-    fn take(&mut self, key: &[u8], value: &[u8], stored_checksum: u64) -> Result<()> {
+    fn take(&mut self, row: &PackedRow<'_>, value: &[u8]) -> Result<()> {
         self.number += 1;
-        let keep = if u64::from(checksum(key, value)) == stored_checksum {
+        let key = row.key;
+        let keep = if u64::from(checksum(key, value)) == row.checksum {
             self.rows.row(self.number, key, value)?
         } else {
             self.rows.damaged(
@@ -167,9 +204,6 @@ impl Reader<'_> {
         if keep == RowVerdict::SetAside {
             self.bad_keys.push(key.to_vec());
         }
-        let last_key = self.last_key.get_or_insert_default();
-        last_key.clear();
-        last_key.extend_from_slice(key);
         Ok(())
     }
 }
@@ -184,6 +218,15 @@ struct PackedRow<'a> {
 }
 
 impl<'a> PackedRow<'a> {
+    /// All rows of a chunk; if one cannot be taken apart, how many came before it.
+    fn split(mut chunk: &'a [u8]) -> Result<Vec<Self>, u64> {
+        let mut rows = Vec::with_capacity(ROWS_IN_CHUNK);
+        while !chunk.is_empty() {
+            rows.push(Self::split_from(&mut chunk).ok_or(rows.len() as u64)?);
+        }
+        Ok(rows)
+    }
+
     fn split_from(rest: &mut &'a [u8]) -> Option<Self> {
         let mut number = |digits| {
             let digits = std::str::from_utf8(rest.split_off(..digits)?).ok()?;

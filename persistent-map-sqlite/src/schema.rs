@@ -60,6 +60,9 @@ pub(crate) struct Table {
 /// Values of up to so many bytes are read in chunks; larger ones one by one.
 pub(crate) const LARGE_VALUE: usize = 16 << 10;
 
+/// Two chunks are in memory at a time.
+pub(crate) const ROWS_IN_CHUNK: usize = 1000;
+
 impl Table {
     /// The largest number of rows in one statement is 2 to the power of this.
     pub(crate) const MAX_ROWS_LOG2: u32 = 9;
@@ -86,7 +89,7 @@ impl Table {
             format!(
                 "SELECT CAST(group_concat(printf('%08x%08x%016x', length(key), length(value), checksum) || key || \
                  iif(length(value) > {LARGE_VALUE}, '', value), '') AS BLOB) \
-                 FROM (SELECT key, value, checksum FROM \"{name}\" {from} ORDER BY key LIMIT 2000)"
+                 FROM (SELECT key, value, checksum FROM \"{name}\" {from} ORDER BY key LIMIT {ROWS_IN_CHUNK})"
             )
         };
         let repeat = |part: &str, times| vec![part; times].join(",");
