@@ -14,8 +14,9 @@ pub(crate) struct Experiment {
     pub(crate) title: &'static str,
     pub(crate) rounds: usize,
     pub(crate) entrants: Vec<Entrant>,
-    /// The first one is plotted.
     pub(crate) measures: &'static [Measure],
+    /// So many of them are plotted, from the first one on.
+    pub(crate) plots: usize,
     pub(crate) goals: Vec<Goal>,
 }
 
@@ -83,6 +84,7 @@ const DISK: Measure = less("disk_bytes_each", "disk, bytes an entry");
 const CALLS: &[Measure] = &[PER_SECOND, P50, P99, P999];
 const LOOK_UPS: &[Measure] = &[GET, READ];
 const BURSTS: &[Measure] = &[EACH, WITH_FLUSH];
+const GROWTH: &[Measure] = &[P50, SECONDS, P99, MEMORY, PEAK, DISK];
 const OPENS: &[Measure] = &[SECONDS, MEMORY, PEAK, DISK];
 
 const fn more(key: &'static str, heading: &'static str) -> Measure {
@@ -113,8 +115,7 @@ pub(crate) fn experiments() -> Vec<Experiment> {
         opens("open-1m", "Opening a store of 1,000,000 entries", 1_000_000),
         bursts("burst-1", "Inserts at the speed of memory, one task", 1),
         bursts("burst-64", "Inserts at the speed of memory, 64 tasks", 64),
-        growth_open(),
-        growth_insert(),
+        growth(),
     ];
     all.extend([
         ycsb("ycsb-a", "YCSB A: 50 % reads, 50 % updates", Step::YcsbA),
@@ -334,50 +335,37 @@ fn bursts(name: &'static str, title: &'static str, tasks: usize) -> Experiment {
 
 const SIZES: [u64; 4] = [10_000, 100_000, 1_000_000, 10_000_000];
 
-fn growth(
-    name: &'static str,
-    title: &'static str,
-    measures: &'static [Measure],
-    step: Step,
-) -> Experiment {
-    Experiment::new(name, title, measures).entrants(SIZES.map(|entries| Entrant {
-        contender: Sqlite,
-        step,
-        prepared: Prepared::Once(Step::FillInOrder),
-        entries,
-        tasks: 1,
-        seconds: 1.5,
-    }))
-}
-
-fn growth_open() -> Experiment {
-    growth(
-        "growth-open",
-        "Opening ever more entries, SQLite",
-        OPENS,
-        Step::Open,
-    )
-}
-
-fn growth_insert() -> Experiment {
-    growth(
-        "growth-insert",
-        "Inserts of one task into ever more entries, SQLite",
-        &[P50, PER_SECOND, P99, P999],
-        Step::Insert,
-    )
-    .goal_between(
-        "an insert among 10,000,000 beside one among 10,000",
-        (3, P50),
-        (0, P50),
-        Bound::AtMost(1.5),
-    )
-    .goal_between(
-        "an insert among 1,000,000 beside one among 10,000",
-        (2, P50),
-        (0, P50),
-        Bound::AtMost(1.5),
-    )
+fn growth() -> Experiment {
+    let title = "One task inserts into ever more entries, SQLite";
+    Experiment::new("growth", title, GROWTH)
+        .rounds(3)
+        .plots(2)
+        .entrants(SIZES.map(|entries| Entrant {
+            contender: Sqlite,
+            step: Step::OpenInsert,
+            prepared: Prepared::Once(Step::FillInOrder),
+            entries,
+            tasks: 1,
+            seconds: 1.5,
+        }))
+        .goal_between(
+            "an insert among 1,000,000 beside one among 10,000",
+            (2, P50),
+            (0, P50),
+            Bound::AtMost(1.5),
+        )
+        .goal_between(
+            "an insert among 10,000,000 beside one among 10,000",
+            (3, P50),
+            (0, P50),
+            Bound::AtMost(1.5),
+        )
+        .goal_between(
+            "opening 10,000,000 beside opening 1,000,000",
+            (3, SECONDS),
+            (2, SECONDS),
+            Bound::AtMost(11.0),
+        )
 }
 
 fn ycsb(name: &'static str, title: &'static str, step: Step) -> Experiment {
@@ -400,12 +388,18 @@ impl Experiment {
             rounds: 5,
             entrants: Vec::new(),
             measures,
+            plots: 1,
             goals: Vec::new(),
         }
     }
 
     fn rounds(mut self, rounds: usize) -> Self {
         self.rounds = rounds;
+        self
+    }
+
+    fn plots(mut self, plots: usize) -> Self {
+        self.plots = plots;
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::plan::Experiment;
+use crate::plan::{Experiment, Measure};
 use crate::report::{label, readable};
 use crate::results::{Middle, Results};
 
@@ -14,9 +14,8 @@ const LEFT: f64 = 220.0;
 /// The longest bar; figures are right of it.
 const LONGEST: f64 = 420.0;
 
-/// The first measure of an experiment.
-pub(crate) fn bars(experiment: &Experiment, results: &Results) -> String {
-    let measure = experiment.measures[0];
+/// One measure of an experiment.
+pub(crate) fn bars(experiment: &Experiment, measure: Measure, results: &Results) -> String {
     let rows: Vec<(String, bool, Middle)> = experiment
         .entrants
         .iter()

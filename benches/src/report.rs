@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use arena::Outcome;
 
-use crate::plan::{Bound, Entrant, Experiment, experiments};
+use crate::plan::{Bound, Entrant, Experiment, Measure, experiments};
 use crate::plot;
 use crate::results::{self, Middle, Results};
 
@@ -32,11 +32,9 @@ pub(crate) fn write() -> Outcome<()> {
         }
         goals += &goal_rows(&experiment, &results);
         put(&mut text, experiment.name, &table(&experiment, &results))?;
-        let svg = plot::bars(&experiment, &results);
-        fs::write(
-            docs.join(format!("performance/{}.svg", experiment.name)),
-            svg,
-        )?;
+        for (measure, file) in plots(&experiment) {
+            fs::write(docs.join(file), plot::bars(&experiment, *measure, &results))?;
+        }
         machine = results.machine;
     }
     put(&mut text, "goals", &goals)?;
@@ -116,12 +114,23 @@ fn table(experiment: &Experiment, results: &Results) -> String {
         }
         table.push('\n');
     }
-    let _ = write!(
-        table,
-        "\n![{}](performance/{}.svg)\n",
-        experiment.title, experiment.name
-    );
+    for (measure, file) in plots(experiment) {
+        let _ = write!(
+            table,
+            "\n![{}: {}]({file})\n",
+            experiment.title, measure.heading
+        );
+    }
     table
+}
+
+/// What is plotted of an experiment, and into which file below `docs`.
+fn plots(experiment: &Experiment) -> impl Iterator<Item = (&'static Measure, String)> {
+    let measures = experiment.measures.iter().take(experiment.plots);
+    measures.map(|measure| {
+        let file = format!("performance/{}.{}.svg", experiment.name, measure.key);
+        (measure, file)
+    })
 }
 
 /// What tells an entrant from the others.

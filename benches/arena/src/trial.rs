@@ -49,6 +49,8 @@ pub enum Step {
     Batch,
     /// Opens a store
     Open,
+    /// Opens a store, and inserts new entries, one a call
+    OpenInsert,
     /// 50 % reads, 50 % updates
     YcsbA,
     /// 95 % reads, 5 % updates
@@ -75,6 +77,11 @@ pub async fn compete<S: Store<Text>, R: Store<Record>>(trial: &Trial) -> Outcome
         Step::Burst => burst::run::<S>(trial).await,
         Step::Batch => batch::run::<S>(trial).await,
         Step::Open => open::run::<S>(trial).await,
+        Step::OpenInsert => {
+            let mut figures = open::run::<S>(trial).await?;
+            figures.extend(insert::run::<S>(trial).await?);
+            Ok(figures)
+        }
         Step::YcsbA | Step::YcsbB | Step::YcsbC | Step::YcsbD | Step::YcsbF => {
             ycsb::run::<R>(trial).await
         }

@@ -23,6 +23,8 @@ pub type Entries = Vec<(String, String)>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Work {
+    /// What writes write: no part of their cost
+    MakeEntries,
     /// Of a bare `DashMap`, with a copy: what reads are measured by
     DashmapGet,
     /// Of a bare `DashMap`: what writes are measured by
@@ -46,9 +48,18 @@ impl Work {
     /// What this work is measured by.
     pub fn reference(self) -> Work {
         match self {
+            Work::MakeEntries => self,
             Work::DashmapGet | Work::Get | Work::With | Work::ContainsKey => Work::DashmapGet,
             _ => Work::DashmapInsert,
         }
+    }
+
+    /// Whether it begins with making entries, one each time.
+    pub fn makes_entries(self) -> bool {
+        !matches!(
+            self,
+            Work::DashmapGet | Work::Get | Work::With | Work::ContainsKey | Work::Update
+        )
     }
 
     /// Does the work `times` times, beside what has to be done for it once.
@@ -57,6 +68,7 @@ impl Work {
     /// If the map returns an error.
     pub async fn perform(self, times: usize) {
         match self {
+            Work::MakeEntries => drop(black_box(entries(times))),
             Work::DashmapGet => {
                 let (dashmap, entries) = filled_dashmap();
                 for (key, _) in entries.iter().cycle().take(times) {
