@@ -79,8 +79,8 @@ async fn all(
     // Those that SQLite has in memory say nothing of the file.
     connection.keep_few_pages().await.map_err(failed)?;
     let read = scan(connection, table, location, quick_check, rows).await;
-    connection.keep_pages().await.map_err(failed)?;
-    read
+    let kept = connection.keep_pages().await.map_err(failed);
+    read.and_then(|bad_keys| kept.map(|()| bad_keys))
 }
 
 async fn scan(
