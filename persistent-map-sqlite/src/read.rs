@@ -117,33 +117,40 @@ async fn scan(
     let sqlite = &mut connection.sqlite;
     let mut chunk = rows_behind(sqlite, table, None).await.map_err(failed)?;
     while let Some(bytes) = chunk {
-        let rows = PackedRow::split(&bytes).map_err(|intact| {
-            let number = reader.number + intact + 1;
-            damaged(location, format!("row {number} cannot be taken apart"))
-        })?;
-        let last_key = rows.last().map(|row| row.key);
-        let next = if rows.iter().any(|row| row.value.is_none()) {
-            for row in &rows {
-                if let Some(value) = row.value {
-                    reader.take(row, value)?;
-                } else {
-                    let value = one_value(sqlite, table, row.key).await.map_err(failed)?;
-                    reader.take(row, &value)?;
-                }
-            }
-            rows_behind(sqlite, table, last_key).await
-        } else {
-            // SQLite has a thread of its own, and looks for the next rows while these are taken.
-            let mut next = pin!(rows_behind(sqlite, table, last_key));
-            let early = poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await;
-            for row in &rows {
-                reader.take(row, row.value.unwrap_or_default())?;
-            }
-            match early {
-                Poll::Ready(rows) => rows,
-                Poll::Pending => next.await,
-            }
+        let cut_off = || {
+            let number = reader.number;
+            damaged(
+                location,
+                format!("a row behind row {number} cannot be taken apart"),
+            )
         };
+        let mut rest = bytes.as_slice();
+        let last = PackedRow::split_from(&mut rest).ok_or_else(cut_off)?;
+        let (next, rows, taken) = {
+            // SQLite has a thread of its own, and looks for the next rows while these are taken.
+            let mut next = pin!(rows_behind(sqlite, table, Some(last.key)));
+            let early = poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await;
+            let rows = PackedRow::split(rest, last).ok_or_else(cut_off)?;
+            let small = rows.iter().map_while(|row| Some((row, row.value?)));
+            let mut taken = 0;
+            for (row, value) in small {
+                reader.take(row, value)?;
+                taken += 1;
+            }
+            let next = match early {
+                Poll::Ready(next) => next,
+                Poll::Pending => next.await,
+            };
+            (next, rows, taken)
+        };
+        for row in &rows[taken..] {
+            if let Some(value) = row.value {
+                reader.take(row, value)?;
+            } else {
+                let value = one_value(sqlite, table, row.key).await.map_err(failed)?;
+                reader.take(row, &value)?;
+            }
+        }
         chunk = next.map_err(failed)?;
     }
     // Rows of a damaged table can drop out of a query without an error.
@@ -208,7 +215,7 @@ impl Reader<'_> {
     }
 }
 
-/// One row as the chunk statement packs it.
+/// One row as the chunk statement packs it: its key, its value, and three numbers.
 struct PackedRow<'a> {
     /// As the integer column has it, so that damage to its upper half shows as well.
     checksum: u64,
@@ -218,29 +225,35 @@ struct PackedRow<'a> {
 }
 
 impl<'a> PackedRow<'a> {
-    /// All rows of a chunk; if one cannot be taken apart, how many came before it.
-    fn split(mut chunk: &'a [u8]) -> Result<Vec<Self>, u64> {
+    /// All rows of a chunk, whose last one has been split from it.
+    fn split(mut chunk: &'a [u8], last: Self) -> Option<Vec<Self>> {
         let mut rows = Vec::with_capacity(ROWS_IN_CHUNK);
+        rows.push(last);
         while !chunk.is_empty() {
-            rows.push(Self::split_from(&mut chunk).ok_or(rows.len() as u64)?);
+            rows.push(Self::split_from(&mut chunk)?);
         }
-        Ok(rows)
+        rows.reverse();
+        Some(rows)
     }
 
-    fn split_from(rest: &mut &'a [u8]) -> Option<Self> {
+    /// The last row.
+    fn split_from(chunk: &mut &'a [u8]) -> Option<Self> {
+        fn last<'a>(chunk: &mut &'a [u8], bytes: usize) -> Option<&'a [u8]> {
+            chunk.split_off(chunk.len().checked_sub(bytes)?..)
+        }
         let mut number = |digits| {
-            let digits = std::str::from_utf8(rest.split_off(..digits)?).ok()?;
+            let digits = std::str::from_utf8(last(chunk, digits)?).ok()?;
             u64::from_str_radix(digits, 16).ok()
         };
-        let key_length = usize::try_from(number(8)?).ok()?;
-        let value_length = usize::try_from(number(8)?).ok()?;
         let checksum = number(16)?;
-        let key = rest.split_off(..key_length)?;
+        let value_length = usize::try_from(number(8)?).ok()?;
+        let key_length = usize::try_from(number(8)?).ok()?;
         let value = if value_length > LARGE_VALUE {
             None
         } else {
-            Some(rest.split_off(..value_length)?)
+            Some(last(chunk, value_length)?)
         };
+        let key = last(chunk, key_length)?;
         Some(PackedRow {
             checksum,
             key,

@@ -84,11 +84,12 @@ impl Table {
         }
         let sizes = || (0..=Self::MAX_ROWS_LOG2).map(|log2| 1usize << log2);
         // One blob for many rows: a row through the driver costs more than all the rest of reading it. Each row is its
-        // three numbers in hexadecimal, its key, and its value if that is not too large.
+        // key, its value if that is not too large, and three numbers in hexadecimal: at its end, so that the last row, behind
+        // which the next ones are, is found at once.
         let chunk = |from: &str| {
             format!(
-                "SELECT CAST(group_concat(printf('%08x%08x%016x', length(key), length(value), checksum) || key || \
-                 iif(length(value) > {LARGE_VALUE}, '', value), '') AS BLOB) \
+                "SELECT CAST(group_concat(key || iif(length(value) > {LARGE_VALUE}, '', value) || \
+                 printf('%08x%08x%016x', length(key), length(value), checksum), '') AS BLOB) \
                  FROM (SELECT key, value, checksum FROM \"{name}\" {from} ORDER BY key LIMIT {ROWS_IN_CHUNK})"
             )
         };
