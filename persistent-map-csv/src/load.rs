@@ -465,3 +465,23 @@ fn read_key<K: Key>(shape: &Shape, text: &str) -> Result<K, CellError> {
         Err(error) => Err(in_column(error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::pack;
+
+    /// A journal may pass its checksums and make no sense.
+    #[test]
+    fn a_row_of_a_journal_has_a_cell_for_each_column() {
+        let shape = Shape {
+            columns: vec!["key".to_string(), "value".to_string()],
+            key: 0,
+        };
+        for (cells, is_row) in [(1, false), (2, true), (3, false)] {
+            let packed = pack(&vec![Some("7".to_string()); cells]);
+            let read = decode_journaled::<String, u64>(&shape, b"a", &packed);
+            assert_eq!(read.is_ok(), is_row, "{cells} cells");
+        }
+    }
+}

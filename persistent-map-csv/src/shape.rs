@@ -11,6 +11,7 @@
 //! the table's. So the header alone decides how a file is read, and the type how a cell is.
 
 use std::any::type_name;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use persistent_map_core::{Bincode, Codec as _, Key, PersistentError, Result, Value};
@@ -74,25 +75,20 @@ impl Shape {
 
     /// Where another shape has each of these columns. (Only columns without a name can be there more than once.)
     pub(crate) fn places_in(&self, other: &Shape) -> Vec<Option<usize>> {
-        let place = |at: usize, column: &String| {
-            let before = self.columns[..at].iter().filter(|name| *name == column);
-            (0..)
-                .zip(&other.columns)
-                .filter(|(_, name)| *name == column)
-                .map(|(place, _)| place)
-                .nth(before.count())
-        };
-        (0..)
-            .zip(&self.columns)
-            .map(|(at, column)| place(at, column))
-            .collect()
+        let mut places: HashMap<&str, VecDeque<usize>> = HashMap::new();
+        for (place, column) in (0..).zip(&other.columns) {
+            places.entry(column).or_default().push_back(place);
+        }
+        let mut take = |column: &str| places.get_mut(column)?.pop_front();
+        self.columns.iter().map(|column| take(column)).collect()
     }
 
-    /// This shape for a table that has another one: what both have stays in its place, and so do the extra columns.
+    /// This shape for a table that has another one: what both have stays in its place, and so do the extra columns (in
+    /// their order).
     fn in_place_of(self, old: &Shape, extra: &[usize]) -> Shape {
         let mut columns: Vec<String> = (0..)
             .zip(&old.columns)
-            .filter(|(at, column)| extra.contains(at) || self.columns.contains(column))
+            .filter(|(at, column)| extra.binary_search(at).is_ok() || self.columns.contains(column))
             .map(|(_, column)| column.clone())
             .collect();
         let new = self
@@ -357,4 +353,23 @@ fn byte_counts<V: Value>(value: &V) -> Option<[u32; 256]> {
         counts[usize::from(byte)] += 1;
     }
     Some(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_without_a_name_are_told_apart_by_their_order() {
+        let shape = |columns: &[&str]| Shape {
+            columns: columns.iter().map(ToString::to_string).collect(),
+            key: 0,
+        };
+        let old = shape(&["key", "", "a", "", "b"]);
+        let new = shape(&["", "b", "c", "key", "", "", "a"]);
+        assert_eq!(
+            new.places_in(&old),
+            [Some(1), Some(4), None, Some(0), Some(3), None, Some(2)]
+        );
+    }
 }

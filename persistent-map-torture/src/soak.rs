@@ -10,12 +10,12 @@ use persistent_map_core::{Behind, WriteMode};
 
 use crate::failure::Failure;
 use crate::harm::Mode;
-use crate::load::{Load, look_over, verify};
+use crate::load::{KEYS, Load, look_over, verify};
 use crate::plot;
 use crate::record::Record;
 use crate::runtime;
 use crate::store::{Backend, Map, open_with};
-use crate::vitals::Vitals;
+use crate::vitals::{Vitals, waiting};
 
 /// How often the map is closed in the first half.
 const CLOSES: u32 = 12;
@@ -137,7 +137,9 @@ impl Soak<'_> {
         let mut samples = 0;
         while Instant::now() < end {
             tokio::time::sleep(pause).await;
-            self.vitals.sample(&self.store, &self.log, &map.stats())?;
+            let stats = map.stats();
+            self.vitals.sample(&self.store, &self.log, &stats)?;
+            self.check_waiting(waiting(&stats))?;
             samples += 1;
             if samples % BETWEEN_LOOKS == 0 {
                 look_over(&map, self.args.tasks).await?;
@@ -149,6 +151,13 @@ impl Soak<'_> {
         }
         self.load.stop(working).await?;
         verify(&map).await?;
+        // The comparison came after all calls, and stores first what they have left.
+        let left = waiting(&map.stats());
+        if left > 0 {
+            return Err(Failure::Violation(format!(
+                "{left} entries wait to be stored, and nobody writes"
+            )));
+        }
         map.close().await?;
         match self.args.planted {
             Some(Leak::Entries) => {
@@ -157,6 +166,18 @@ impl Soak<'_> {
             }
             Some(Leak::Descriptor) => self.leaked.1.push(File::open(&self.store)?),
             None => {}
+        }
+        Ok(())
+    }
+
+    /// With write-behind the disk decides how many entries wait, up to all of them twice: while a save goes on, with the
+    /// latest change of each, they can all be changed again. Else the queue has places for so many and no more.
+    fn check_waiting(&self, waiting: usize) -> Result<(), Failure> {
+        let most = 2 * KEYS * self.args.tasks as usize;
+        if self.args.mode == Mode::Behind && waiting > most {
+            return Err(Failure::Violation(format!(
+                "{waiting} entries wait to be stored, where {most} can at most"
+            )));
         }
         Ok(())
     }

@@ -44,14 +44,15 @@ impl Kind {
 
     /// What comes and goes without being growth: the allocator keeps pages, for some seconds more and more; a journal grows
     /// to the size of its table and a write-ahead log to 4 MiB before they are merged; threads for blocking work end when
-    /// there was none for a while.
-    fn to_spare(self) -> f64 {
+    /// there was none for a while. `None` if it may be as much more as it likes: how many entries wait says how fast the
+    /// disk is just then.
+    fn to_spare(self) -> Option<f64> {
         match self {
-            Kind::Memory => 16.0,
-            Kind::Log => 8.0,
-            Kind::Threads | Kind::Store => 2.0,
-            Kind::Descriptors => 1.0,
-            Kind::Queue => 500.0,
+            Kind::Memory => Some(16.0),
+            Kind::Log => Some(8.0),
+            Kind::Threads | Kind::Store => Some(2.0),
+            Kind::Descriptors => Some(1.0),
+            Kind::Queue => None,
         }
     }
 }
@@ -106,7 +107,7 @@ impl Vitals {
                 Kind::Threads => number(status("Threads:")?),
                 Kind::Log => size(log),
                 Kind::Store => size(store),
-                Kind::Queue => number((stats.pending + stats.unsaved) as u64),
+                Kind::Queue => number(waiting(stats) as u64),
             });
         }
         Ok(())
@@ -123,8 +124,9 @@ impl Vitals {
         let mut found = Vec::new();
         for ((begin, phase), end) in self.phases.iter().zip(ends) {
             for Series { kind, values } in &self.series {
-                if let Some((first, last)) = first_and_last(&values[*begin..end])
-                    && last > first * TOLERANCE + kind.to_spare()
+                if let Some(to_spare) = kind.to_spare()
+                    && let Some((first, last)) = first_and_last(&values[*begin..end])
+                    && last > first * TOLERANCE + to_spare
                 {
                     found.push(format!(
                         "{}: {first:.1}, then {last:.1}, {phase}",
@@ -144,6 +146,11 @@ impl Vitals {
         });
         figures.collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Entries that are accepted and not stored.
+pub(crate) fn waiting(stats: &Stats) -> usize {
+    stats.pending + stats.unsaved
 }
 
 /// The medians of the first and the last third of what comes after warming up. A median does not mind a sawtooth, as a
@@ -225,6 +232,12 @@ mod tests {
         values[150..].fill(23.0);
         let grown = steps.growth();
         assert!(grown[0].ends_with("staying open"), "{grown:?}");
+    }
+
+    #[test]
+    fn a_slower_disk_is_no_growth() {
+        let waiting = [vec![200.0; 100], vec![3200.0; 100]].concat();
+        assert_eq!(phase(Kind::Queue, waiting).growth(), [""; 0]);
     }
 
     #[cfg(target_os = "linux")]

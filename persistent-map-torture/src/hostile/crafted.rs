@@ -44,6 +44,7 @@ pub(super) fn all() -> Vec<Crafted> {
     other_types(&mut cases);
     foreign(&mut cases);
     tables(&mut cases);
+    wide_table(&mut cases);
     journals(&mut cases);
     cases.0
 }
@@ -275,6 +276,27 @@ fn tables(cases: &mut Cases) {
     ] {
         cases.file(name.to_string(), Backend::Csv, &[("", text.into_bytes())]);
     }
+}
+
+/// Each of many columns is carried over to the table that is written in place of this one.
+fn wide_table(cases: &mut Cases) {
+    cases.add("many columns, written to", |dir| async move {
+        let path = dir.join(Backend::Csv.file_name());
+        let wide = |cells: &str| format!(",{cells}").repeat(100_000);
+        let columns: Vec<String> = (0..100_000).map(|n| format!("c{n}")).collect();
+        let header = format!("key,items,{}", columns.join(","));
+        fs::write(&path, format!("{header}\na,[]{}\n", wide("x")))?;
+        let backend = CsvBackend::new(&path).keep_extra_columns(true);
+        let map = PersistentMap::new(backend).await?;
+        map.insert("b".to_string(), Nested { items: Vec::new() })
+            .await?;
+        map.close().await?;
+        let rows = format!("a,[]{}\nb,[]{}\n", wide("x"), wide(""));
+        if fs::read_to_string(&path)? == format!("{header}\n{rows}") {
+            return Ok(());
+        }
+        Err(Failure::Violation("its cells are others".into()))
+    });
 }
 
 fn journals(cases: &mut Cases) {
