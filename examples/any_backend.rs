@@ -19,11 +19,12 @@ async fn main() -> Result<()> {
     let path = data_file(&format!("runs.{}", kind.ending()))?;
     let runs = PersistentMap::new(backend(kind, &path).await?).await?;
     let count = runs
-        .compute("runs".to_string(), |runs: Option<u64>| {
-            Some(runs.unwrap_or(0) + 1)
+        .update_or_insert("runs".to_string(), 0u64, |runs| {
+            *runs += 1;
+            *runs
         })
         .await?;
-    println!("run {}, in {kind:?}", count.unwrap_or(0));
+    println!("run {count}, in {kind:?}");
     runs.close().await?;
     Ok(())
 }

@@ -74,17 +74,12 @@ impl Limiter {
         Ok(Limiter { buckets })
     }
 
-    /// `update` reads and changes a bucket in one step, so however many requests come at once, each token is taken once.
+    /// The first request of a client finds a full bucket. `update_or_insert` makes, reads and changes it in one step, so
+    /// however many requests come at once, each token is taken once.
     async fn allows(&self, client: &str) -> Result<bool> {
-        loop {
-            if let Some(is_allowed) = self.buckets.update(client, Bucket::take).await? {
-                return Ok(is_allowed);
-            }
-            // The first request of a client. If another one was faster, its bucket stays.
-            self.buckets
-                .insert_if_absent(client.to_string(), Bucket::full())
-                .await?;
-        }
+        self.buckets
+            .update_or_insert(client.to_string(), Bucket::full(), Bucket::take)
+            .await
     }
 }
 

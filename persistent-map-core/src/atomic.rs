@@ -71,6 +71,56 @@ where
         .await
     }
 
+    /// Changes the value of `key` in place, as [`update`](Self::update) does, and returns what `change` returned. If there is
+    /// no such key, `default` is put first, and changed as well.
+    ///
+    /// This is what `*map.entry(key).or_insert(0) += 1` is for a `HashMap`: `change` is called on the value that is there or
+    /// on `default`, so a counter starts with `0`. Where the first value is to stay as it is, or is dear to make, use
+    /// [`compute`](Self::compute).
+    ///
+    /// `Ok` means what it means for [`insert`](Self::insert), for the changed value. Costs a clone of the value, or of
+    /// `default`: readers see the old one until the new one is stored.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert). Then `default` is not put either.
+    ///
+    /// # Cancel safety
+    /// As for [`insert`](Self::insert).
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let hits = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// for page in ["home", "about", "home"] {
+    ///     hits.update_or_insert(page.to_string(), 0, |hits| *hits += 1).await?;
+    /// }
+    /// assert_eq!((hits.get("home"), hits.get("about")), (Some(2), Some(1)));
+    ///
+    /// let third = hits.update_or_insert("home".to_string(), 0, |hits| { *hits += 1; *hits }).await?;
+    /// assert_eq!(third, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn update_or_insert<R>(
+        &self,
+        key: K,
+        default: V,
+        mut change: impl FnMut(&mut V) -> R + Send + 'static,
+    ) -> Result<R>
+    where
+        R: Send + 'static,
+    {
+        self.on_key(key, move |entry| {
+            let mut value = entry.get().unwrap_or_else(|| default.clone());
+            let result = change(&mut value);
+            entry.set(Some(value));
+            Decision::Commit(result)
+        })
+        .await
+    }
+
     /// Makes the value of `key` what `change` makes of it, and returns the new value. `None` stands for no entry, before
     /// and after.
     ///

@@ -125,6 +125,19 @@ where
         self.wait(self.0.update(key, change))
     }
 
+    /// [`PersistentMap::update_or_insert`].
+    pub fn update_or_insert<R>(
+        &self,
+        key: K,
+        default: V,
+        change: impl FnMut(&mut V) -> R + Send + 'static,
+    ) -> Result<R>
+    where
+        R: Send + 'static,
+    {
+        self.wait(self.0.update_or_insert(key, default, change))
+    }
+
     /// [`PersistentMap::compute`].
     pub fn compute(
         &self,

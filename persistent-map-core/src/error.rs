@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -277,8 +278,9 @@ pub enum PersistentError {
 impl PersistentError {
     /// A failure of the store while `doing` something, which has changed nothing.
     ///
-    /// For authors of backends: name the file in `doing`. Add [`unknown`](PersistentError::unknown) where the change
-    /// may have happened all the same.
+    /// For authors of backends: name the file in `doing`, and let an [`io::Error`](std::io::Error) be among the causes where
+    /// there is one, by which [`is_storage_full`](PersistentError::is_storage_full) knows a full disk. Add
+    /// [`unknown`](PersistentError::unknown) where the change may have happened all the same.
     pub fn storage(
         doing: impl Into<String>,
         cause: impl Into<Box<dyn Error + Send + Sync + 'static>>,
@@ -357,6 +359,42 @@ impl PersistentError {
             _ => Outcome::NotApplied,
         }
     }
+
+    /// Whether this error, or one of its causes, is a disk that is full or a quota that is used up.
+    ///
+    /// Then somebody has to make room. What to do after that says [`outcome`](PersistentError::outcome): if nothing was
+    /// applied, the same map takes the call again.
+    ///
+    /// Finds an [`io::Error`](std::io::Error) of the kind [`StorageFull`](std::io::ErrorKind::StorageFull) or
+    /// [`QuotaExceeded`](std::io::ErrorKind::QuotaExceeded), which the backends of this project have as a cause then; so
+    /// should others. `false` does not rule a full disk out: a driver may tell of a failed write and not why.
+    ///
+    /// ```
+    /// use std::io::{Error, ErrorKind};
+    ///
+    /// use persistent_map_core::PersistentError;
+    ///
+    /// let failed = |kind| PersistentError::storage("writing app.csv", Error::from(kind));
+    /// assert!(failed(ErrorKind::StorageFull).is_storage_full());
+    /// assert!(!failed(ErrorKind::PermissionDenied).is_storage_full());
+    /// ```
+    pub fn is_storage_full(&self) -> bool {
+        let mut next: Option<&(dyn Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            next = error.source();
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                if matches!(
+                    error.kind(),
+                    ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+                ) {
+                    return true;
+                }
+                // Its source is that of the error in it, which would be left out.
+                next = error.get_ref().map(|inner| inner as _).or(next);
+            }
+        }
+        false
+    }
 }
 
 /// The same text as `Display`: it is what `fn main() -> Result<()>` prints, and people shall be able to read it.
@@ -370,5 +408,55 @@ impl fmt::Debug for PersistentError {
 impl From<std::io::Error> for PersistentError {
     fn from(error: std::io::Error) -> Self {
         PersistentError::storage("reading or writing a file", error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Has an error as its source, as those of drivers do.
+    #[derive(Debug, thiserror::Error)]
+    #[error("the driver failed")]
+    struct Driver(#[source] io::Error);
+
+    #[test]
+    fn a_full_disk_is_found_behind_any_number_of_errors() {
+        let full = || io::Error::from(ErrorKind::StorageFull);
+        let failed = PersistentError::storage("writing x", Driver(full()));
+        let nested = PersistentError::storage("writing x", io::Error::other(full()));
+        let deeper = io::Error::other(io::Error::other(Driver(full())));
+        let quota = io::Error::from(ErrorKind::QuotaExceeded);
+        for error in [
+            failed.clone().unknown(),
+            PersistentError::Unsaved {
+                entries: 1,
+                cause: Arc::new(failed.clone()),
+            },
+            PersistentError::Poisoned {
+                first: Arc::new(failed.clone()),
+            },
+            failed.after_removing(1),
+            PersistentError::Refused {
+                path: "x".into(),
+                reason: String::new(),
+                advice: String::new(),
+                cause: Some(Cause::new(full())),
+            },
+            nested,
+            PersistentError::storage("writing x", deeper),
+            quota.into(),
+        ] {
+            assert!(error.is_storage_full(), "{error}");
+        }
+        let other = || io::Error::from(ErrorKind::WriteZero);
+        for error in [
+            PersistentError::storage("writing x", Driver(other())),
+            PersistentError::storage("writing x", io::Error::other(other())),
+            PersistentError::storage("writing x", "disk full"),
+            PersistentError::Closed,
+        ] {
+            assert!(!error.is_storage_full(), "{error}");
+        }
     }
 }

@@ -137,8 +137,7 @@ where
         match result {
             Ok(()) => {
                 self.retry_after = self.limits.first_retry;
-                let refused = self.refused.first();
-                self.backlog.works(refused.map(|(_, error)| error));
+                self.store_works();
             }
             Err(error) => self.backlog.failed(&error),
         }
@@ -146,6 +145,7 @@ where
 
     async fn store_at_once(&mut self) -> Result<()> {
         self.shared.store(&self.carried).await?;
+        self.store_works();
         let bytes = self.carried.iter().map(prepared_bytes).sum();
         let saved = std::mem::take(&mut self.carried);
         self.backlog.saved(saved.len(), bytes);
@@ -176,12 +176,16 @@ where
             let bytes = prepared_bytes(&write);
             match self.shared.store(std::slice::from_ref(&write)).await {
                 Ok(()) => {
+                    self.store_works();
                     // What it has replaced need not be stored any more.
                     let is_replaced = |refused: &mut (Write<K, V>, _)| same_key(&refused.0, &write);
                     let replaced: Vec<_> = self.refused.extract_if(.., is_replaced).collect();
                     discard(replaced.into_iter().map(|(write, _)| write).chain([write]));
                 }
-                Err(error) if error.is_about_one_entry() => self.refused.push((write, error)),
+                Err(error) if error.is_about_one_entry() => {
+                    self.refused.push((write, error));
+                    self.store_works();
+                }
                 Err(error) => {
                     self.carried.push(write);
                     result = Err(error);
@@ -194,6 +198,13 @@ where
         let why = self.refused.first().map(|(_, error)| error);
         self.backlog.set_refused(self.refused.len(), why);
         result
+    }
+
+    /// Lets callers in again. To be said before what was stored is counted off and dropped: whoever wakes up for the room, or
+    /// comes meanwhile, would be refused by a store that works.
+    fn store_works(&self) {
+        let refused = self.refused.first();
+        self.backlog.works(refused.map(|(_, error)| error));
     }
 
     /// An error if anything that was taken up is not stored.

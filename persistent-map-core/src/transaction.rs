@@ -93,7 +93,66 @@ where
         }
     }
 
-    /// All keys, as clones, in no particular order. Costs time and memory by the number of entries.
+    /// All entries, as clones, in no particular order: with the changes that this transaction has made so far. Nothing else
+    /// changes the map meanwhile, so what was found holds until the transaction ends.
+    ///
+    /// Copies all keys at once; values are cloned one at a time. So it costs time and memory by the number of entries, and
+    /// all who write to the map wait meanwhile: for a look at many entries that changes nothing of them,
+    /// [`snapshot`](crate::PersistentMap::snapshot) or [`iter`](crate::PersistentMap::iter) of the map is the better choice.
+    ///
+    /// It borrows the transaction. To change entries while going through them, go through the [`keys`](Self::keys).
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// // Seats by number, and who has them. Each guest gets one at most.
+    /// let seats = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// seats.insert_many((1..=3u32).map(|seat| (seat, None::<String>))).await?;
+    /// let book = |guest: &'static str| seats.transaction(move |tx| {
+    ///     if tx.iter().any(|(_, by)| by.as_deref() == Some(guest)) {
+    ///         return Ok(None);
+    ///     }
+    ///     let free = tx.iter().filter(|(_, by)| by.is_none()).map(|(seat, _)| seat).min();
+    ///     if let Some(seat) = free {
+    ///         tx.insert(seat, Some(guest.to_string()));
+    ///     }
+    ///     Ok::<_, PersistentError>(free)
+    /// });
+    /// assert_eq!((book("Ann").await?, book("Bob").await?, book("Ann").await?), (Some(1), Some(2), None));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn iter(&self) -> impl Iterator<Item = (K, V)> {
+        let keys = self.keys().into_iter();
+        keys.filter_map(|key| self.get(&key).map(|value| (key, value)))
+    }
+
+    /// All keys, as clones, in no particular order: with the changes that this transaction has made so far. Costs time and
+    /// memory by the number of entries.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let prices = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// prices.insert_many([("tea".to_string(), 200), ("cake".to_string(), 300)]).await?;
+    /// prices
+    ///     .transaction(|tx| {
+    ///         for name in tx.keys() {
+    ///             if let Some(price) = tx.get(&name) {
+    ///                 tx.insert(name, price + 10); // all of them, or none
+    ///             }
+    ///         }
+    ///         Ok::<_, PersistentError>(())
+    ///     })
+    ///     .await?;
+    /// assert_eq!((prices.get("tea"), prices.get("cake")), (Some(210), Some(310)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn keys(&self) -> Vec<K> {
         let mut keys = self.cache.keys();
         keys.retain(|key| self.changed(key).is_none());

@@ -42,6 +42,7 @@ macro_rules! on_every_kind {
 on_every_kind! {
     each_call_does_what_it_says => does_what_it_says;
     a_counter_under_contention_is_exact => counter_is_exact;
+    a_counter_is_made_by_whoever_counts_first => counter_is_made;
     a_closure_that_panics_fails_its_call_alone => panic_fails_alone;
     one_of_many_wins => one_wins;
     a_closure_may_read_the_map => closure_reads;
@@ -66,6 +67,14 @@ async fn does_what_it_says<B: StorageBackend<String, u64>>(map: Map<B>) {
     });
     assert_eq!(doubled.await.unwrap(), Some(11));
     assert_eq!(map.get("key"), Some(10));
+
+    assert_eq!(
+        map.update_or_insert(key(), 99, |n| std::mem::replace(n, 12))
+            .await
+            .unwrap(),
+        10
+    );
+    assert_eq!(map.update("key", |n| *n -= 2).await.unwrap(), Some(()));
 
     assert_eq!(map.insert_if_absent(key(), 7).await.unwrap(), Some(10));
     assert_eq!(
@@ -98,6 +107,18 @@ async fn does_what_it_says<B: StorageBackend<String, u64>>(map: Map<B>) {
     assert_eq!(map.compute(key(), |_| None).await.unwrap(), None);
     assert!(map.is_empty());
 
+    // The first value is changed as well.
+    assert_eq!(
+        map.update_or_insert(key(), 99, |n| {
+            *n += 1;
+            *n
+        })
+        .await
+        .unwrap(),
+        100
+    );
+    assert_eq!(map.remove("key").await.unwrap(), Some(100));
+
     map.close().await.unwrap();
     let refused = map.update("key", |n| *n += 1).await;
     assert!(
@@ -121,6 +142,31 @@ async fn counter_is_exact<B: StorageBackend<String, u64>>(map: Map<B>) {
     assert_eq!(map.get("key"), Some(64 * 20));
 }
 
+async fn counter_is_made<B: StorageBackend<String, u64>>(map: Map<B>) {
+    let mut tasks = JoinSet::new();
+    for _ in 0..64 {
+        let map = map.clone();
+        tasks.spawn(async move {
+            let mut counts = Vec::new();
+            for _ in 0..1000 {
+                let count = map.update_or_insert(key(), 0, |n| {
+                    *n += 1;
+                    *n
+                });
+                counts.push(count.await.unwrap());
+            }
+            counts
+        });
+    }
+    let mut counts: Vec<u64> = tasks.join_all().await.into_iter().flatten().collect();
+    counts.sort_unstable();
+    assert!(
+        counts.into_iter().eq(1..=64_000),
+        "two calls have counted alike"
+    );
+    assert_eq!(map.get("key"), Some(64_000));
+}
+
 async fn panic_fails_alone<B: StorageBackend<String, u64>>(map: Map<B>) {
     map.insert(key(), 1).await.unwrap();
     let (panics, counts) = tokio::join!(
@@ -135,6 +181,14 @@ async fn panic_fails_alone<B: StorageBackend<String, u64>>(map: Map<B>) {
     assert_eq!(error.outcome(), Outcome::NotApplied);
     assert_eq!(counts.unwrap(), Some(()));
     assert_eq!(map.get("key"), Some(2));
+
+    let panics = map.update_or_insert("other".to_string(), 0, |n| {
+        *n = 99;
+        assert!(*n == 0, "a planted panic");
+    });
+    let error = panics.await.unwrap_err();
+    assert!(matches!(error, PersistentError::Panicked { .. }), "{error}");
+    assert!(!map.contains_key("other"));
 }
 
 async fn one_wins<B: StorageBackend<String, u64>>(map: Map<B>) {
@@ -289,6 +343,28 @@ async fn what_was_read_before_a_failed_commit_is_not_answered() {
     assert_eq!(map.get("key"), Some(1));
     assert_eq!(map.update("key", |n| *n += 1).await.unwrap(), Some(()));
     assert_eq!(disk.entries()["key"], 2);
+}
+
+#[tokio::test]
+async fn a_first_value_that_is_not_stored_is_put_again_by_the_next_call() {
+    let disk = Disk::new();
+    let faults = Faults::new();
+    let map = PersistentMap::new(faults.wrap(disk.backend()))
+        .await
+        .unwrap();
+    let count = || {
+        map.update_or_insert(key(), 10u64, |n| {
+            *n += 1;
+            *n
+        })
+    };
+    faults.fail_next(Fault::Refused);
+    let (first, second) = tokio::join!(count(), count());
+    assert!(first.is_err() && second.is_err());
+    assert!(map.is_empty());
+    let (first, second) = tokio::join!(count(), count());
+    assert_eq!((first.unwrap(), second.unwrap()), (11, 12));
+    assert_eq!(disk.entries()["key"], 12);
 }
 
 /// A group of calls on one key reads what came before in the same commit.

@@ -23,7 +23,12 @@ fn a_plain_thread_writes_while_a_current_thread_runtime_runs() {
         let blocking = map.blocking();
         let worker = thread::spawn(move || {
             for n in 0..100 {
-                blocking.insert(n, 0).unwrap();
+                match n % 2 {
+                    0 => drop(blocking.insert(n, 0).unwrap()),
+                    _ => blocking
+                        .update_or_insert(n, 1, |value| *value -= 1)
+                        .unwrap(),
+                }
                 blocking.update(&n, |value| *value += 1).unwrap();
             }
             let sum = blocking.transaction(|tx| {

@@ -47,6 +47,7 @@ fn every_future_is_send(map: &Map, other: &Map, events: &mut Subscription<String
     send(map.flush());
     send(map.close());
     send(map.update("a", |n| *n += 1));
+    send(map.update_or_insert(key(), 0, |n| *n += 1));
     send(map.compute(key(), |n| n));
     send(map.insert_if_absent(key(), 1));
     send(map.compare_and_swap(key(), None, Some(1)));

@@ -141,6 +141,112 @@ async fn a_transaction_reads_its_own_changes_and_those_before_it_in_the_same_com
     assert_eq!(map.len(), 40);
 }
 
+/// What memory has, what is about to be stored before it, and its own changes: each entry once, as it is by then.
+async fn all_entries_are_seen<B: StorageBackend<u32, u32>>(map: PersistentMap<u32, u32, B>) {
+    map.insert_many((0..20).map(|n| (n, n))).await.unwrap();
+    // With a writer, all are in one commit.
+    let (first, second, third, seen) = tokio::join!(
+        map.insert(5, 500),
+        map.insert(50, 50),
+        map.remove(&6),
+        map.transaction(|tx| {
+            let before = sorted(tx.iter());
+            tx.insert(7, 700);
+            tx.insert(70, 70);
+            tx.insert(71, 71);
+            tx.remove(&8);
+            tx.remove(&50);
+            tx.remove(&71);
+            let after = sorted(tx.iter());
+            let mut keys = tx.keys();
+            keys.sort_unstable();
+            assert!(after.iter().map(|(key, _)| *key).eq(keys));
+            Ok::<_, PersistentError>((before, after))
+        }),
+    );
+    assert!(first.is_ok() && second.is_ok() && third.is_ok());
+    let (before, after) = seen.unwrap();
+    let unchanged = |except: &'static [u32]| {
+        let kept = (0..20).filter(|n| !except.contains(n));
+        kept.map(|n| (n, n))
+    };
+    let expected = sorted(unchanged(&[5, 6]).chain([(5, 500), (50, 50)]));
+    assert_eq!(before, expected);
+    let expected = unchanged(&[5, 6, 7, 8]).chain([(5, 500), (7, 700), (70, 70)]);
+    assert_eq!(after, sorted(expected));
+    assert_eq!(after, sorted(map.iter()));
+}
+
+fn sorted(entries: impl Iterator<Item = (u32, u32)>) -> Vec<(u32, u32)> {
+    let mut entries: Vec<_> = entries.collect();
+    entries.sort_unstable();
+    entries
+}
+
+#[tokio::test]
+async fn a_transaction_goes_through_all_entries() {
+    all_entries_are_seen(PersistentMap::new(InMemoryBackend::new()).await.unwrap()).await;
+    for mode in [WriteMode::Through, WriteMode::Behind(Behind::new())] {
+        let map = PersistentMap::builder(Disk::new().backend()).write_mode(mode);
+        all_entries_are_seen(map.open().await.unwrap()).await;
+    }
+}
+
+/// Others insert, move and clear all the while. What the closure has seen is as it was when it looks again.
+async fn nothing_changes_meanwhile<B>(map: PersistentMap<u32, u32, B>)
+where
+    B: StorageBackend<u32, u32>,
+{
+    let mut writers = JoinSet::new();
+    for task in 0..4 {
+        let map = map.clone();
+        writers.spawn(async move {
+            for n in 0.. {
+                map.insert(task, n).await.unwrap();
+                map.update_or_insert(n % 8, 0, |n| *n += 1).await.unwrap();
+                if n % 16 == 0 {
+                    map.clear().await.unwrap();
+                }
+                // Without a store the calls never wait, and a task that never waits cannot be ended.
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    until_written(&map).await;
+    for _ in 0..20 {
+        let look = map.transaction(|tx| {
+            let first = sorted(tx.iter());
+            tx.insert(1000, 1);
+            std::thread::sleep(Duration::from_millis(2));
+            let mut second = sorted(tx.iter());
+            let own = second.pop();
+            tx.remove(&1000);
+            Ok::<_, PersistentError>((first, second, own))
+        });
+        let (first, second, own) = look.await.unwrap();
+        assert_eq!(first, second);
+        assert_eq!(own, Some((1000, 1)));
+    }
+}
+
+async fn until_written<B: StorageBackend<u32, u32>>(map: &PersistentMap<u32, u32, B>) {
+    let written = async {
+        while map.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(5), written).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_transaction_goes_through_all_entries_none_of_them_changes() {
+    nothing_changes_meanwhile(PersistentMap::new(InMemoryBackend::new()).await.unwrap()).await;
+    for mode in [WriteMode::Through, WriteMode::Behind(Behind::new())] {
+        let map = PersistentMap::builder(Disk::new().backend()).write_mode(mode);
+        nothing_changes_meanwhile(map.open().await.unwrap()).await;
+    }
+}
+
 /// With a store that takes one write at a time, nothing is half done.
 #[tokio::test]
 async fn without_atomic_batches_many_entries_are_refused_and_nothing_is_written() {

@@ -1,8 +1,12 @@
 //! Write-behind when the store fails, refuses or ends: what is unsaved is told of, and tried again.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +14,7 @@ use persistent_map_core::{
     Behind, Capabilities, Event, Outcome, PersistentError, Phase, Result, StorageBackend, Write,
 };
 use persistent_map_testkit::{Disk, Fault, Faults};
+use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 use tracing::{Level, Metadata, Subscriber, span};
 
@@ -71,6 +76,63 @@ async fn a_store_that_fails_for_a_while_loses_nothing_and_says_so() {
         map.insert(100, 2).await.unwrap();
         map.close().await.unwrap();
         assert_eq!(disk.entries().len(), 11);
+    }
+}
+
+/// Calls what is planned when one is dropped, and nothing while that runs.
+#[derive(Clone, Serialize, Deserialize)]
+struct Loud;
+
+thread_local! {
+    static WHEN_DROPPED: Cell<Option<Box<dyn FnMut()>>> = const { Cell::new(None) };
+}
+
+impl Drop for Loud {
+    fn drop(&mut self) {
+        if let Some(mut planned) = WHEN_DROPPED.take() {
+            planned();
+            WHEN_DROPPED.set(Some(planned));
+        }
+    }
+}
+
+/// A caller who comes when the first entries have been stored and are dropped, in the middle of the save.
+#[tokio::test]
+async fn a_store_that_works_again_refuses_nobody() {
+    for atomic in [true, false] {
+        let disk = Disk::new();
+        let faults = Faults::new();
+        let backend = if atomic {
+            disk.backend()
+        } else {
+            disk.one_at_a_time_backend()
+        };
+        let map = behind(faults.wrap(backend), lazy()).await;
+        map.insert(0, Loud).await.unwrap();
+        map.insert(1, Loud).await.unwrap();
+        faults.fail_next(Fault::Refused);
+        map.flush().await.unwrap_err();
+
+        let answers = Rc::new(RefCell::new(Vec::new()));
+        let (late, heard, stored) = (map.clone(), Rc::clone(&answers), faults.clone());
+        let before = faults.writes();
+        WHEN_DROPPED.set(Some(Box::new(move || {
+            let call = pin!(late.insert(2, Loud));
+            if let Poll::Ready(answer) = call.poll(&mut Context::from_waker(Waker::noop())) {
+                let is_stored = stored.writes() > before;
+                heard.borrow_mut().push((is_stored, answer.map(drop)));
+            }
+        })));
+        let flushed = map.flush().await;
+        WHEN_DROPPED.take();
+        flushed.unwrap();
+        let answers = answers.take();
+        assert!(answers.iter().any(|(is_stored, _)| *is_stored));
+        for (is_stored, answer) in answers {
+            assert_eq!(answer.is_ok(), is_stored, "{answer:?}");
+        }
+        map.close().await.unwrap();
+        assert_eq!(disk.entries().len(), 3);
     }
 }
 

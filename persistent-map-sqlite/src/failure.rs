@@ -1,16 +1,23 @@
 //! SQLite's errors, and what they say about a commit.
 
+use std::io::{self, ErrorKind};
+
 use persistent_map_core::{Location, PersistentError};
 
 // https://www.sqlite.org/rescode.html
 const BUSY: i32 = 5;
 const IOERR: i32 = 10;
+const FULL: i32 = 13;
 const IOERR_READ: i32 = 266;
 const IOERR_SHORT_READ: i32 = 522;
 const IOERR_WRITE: i32 = 778;
 const IOERR_NOMEM: i32 = 3082;
 
 pub(crate) fn storage(doing: impl Into<String>, error: sqlx::Error) -> PersistentError {
+    if primary_code(&error) == Some(FULL) {
+        // The kind is how callers find a full disk, whatever the store is. The text stays SQLite's.
+        return PersistentError::storage(doing, io::Error::new(ErrorKind::StorageFull, error));
+    }
     PersistentError::storage(doing, error)
 }
 
@@ -23,7 +30,7 @@ pub(crate) fn damaged(location: &Location, reason: impl Into<String>) -> Persist
 }
 
 pub(crate) fn is_busy(error: &sqlx::Error) -> bool {
-    code(error).is_some_and(|code| code & 0xff == BUSY)
+    primary_code(error) == Some(BUSY)
 }
 
 /// Whether a commit that failed like this has certainly left no trace that a crash could bring back.
@@ -39,7 +46,44 @@ pub(crate) fn leaves_no_trace(error: &sqlx::Error) -> bool {
     }
 }
 
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    code(error).map(|code| code & 0xff)
+}
+
 /// SQLite's extended result code.
 fn code(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use sqlx::{Connection as _, SqliteConnection, raw_sql};
+
+    use super::*;
+
+    async fn failure(sql: &'static str) -> sqlx::Error {
+        let mut sqlite = SqliteConnection::connect(":memory:").await.unwrap();
+        raw_sql(sql).execute(&mut sqlite).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_full_database_is_told_as_a_full_disk_in_the_words_of_sqlite() {
+        let sql = "PRAGMA max_page_count = 2; CREATE TABLE t (a); INSERT INTO t VALUES (zeroblob(100000));";
+        let words = failure(sql).await.to_string();
+        let error = storage("writing x", failure(sql).await);
+        assert!(error.is_storage_full(), "{error}");
+        let text = error.to_string();
+        assert_eq!(text.matches(&words).count(), 1, "{text}");
+        assert_eq!(text.matches("full").count(), 1, "{text}");
+        let io = error
+            .source()
+            .and_then(|cause| cause.downcast_ref::<io::Error>());
+        let sqlite = io.and_then(io::Error::get_ref).unwrap();
+        assert!(sqlite.is::<sqlx::Error>(), "the driver's own error is lost");
+
+        let error = storage("writing x", failure("INSERT INTO nothing VALUES (1)").await);
+        assert!(!error.is_storage_full(), "{error}");
+    }
 }

@@ -56,8 +56,8 @@ pub async fn updates_of_one_key_are_all_counted<F: Fixture>(fixture: &F) {
     stage.close_and_compare(map).await;
 }
 
-/// `insert_if_absent`, `compare_and_swap`, `compute`, `remove_if` and `retain` change what they say they change, and
-/// nothing else.
+/// `insert_if_absent`, `compare_and_swap`, `compute`, `update_or_insert`, `remove_if` and `retain` change what they say
+/// they change, and nothing else.
 pub async fn conditional_calls_change_what_they_say<F: Fixture>(fixture: &F) {
     let stage = Stage::new(fixture);
     let map = stage.map().await;
@@ -94,10 +94,27 @@ pub async fn conditional_calls_change_what_they_say<F: Fixture>(fixture: &F) {
         .compute(k(1), move |old| old.or(Some(three.clone())))
         .await;
     assert_eq!(ok("compute", computed), Some(v(3)));
+    let put = |key, new: F::Value| {
+        map.update_or_insert(key, v(4), move |value| {
+            std::mem::replace(value, new.clone())
+        })
+    };
+    assert_eq!(
+        ok("update_or_insert", put(k(1), v(5)).await),
+        v(3),
+        "update_or_insert did not change what is there"
+    );
+    assert_eq!(
+        ok("update_or_insert", put(k(2), v(6)).await),
+        v(4),
+        "update_or_insert did not change the first value"
+    );
+    assert_eq!((map.get(&k(1)), map.get(&k(2))), (Some(v(5)), Some(v(6))));
     stage.crash_and_compare(&map).await;
 
     assert_eq!(ok("compare_and_swap", swap(Some(v(2)), None).await), Ok(()));
     assert_eq!(ok("compute", map.compute(k(1), |_| None).await), None);
+    assert_eq!(ok("remove", map.remove(&k(2)).await), Some(v(6)));
     assert!(map.is_empty(), "entries are left that were removed");
     for n in 0..20 {
         ok("insert", map.insert(k(n), v(n)).await);

@@ -139,7 +139,8 @@ async fn call_and_drop<B: StorageBackend<u64, u64>>(
         };
     }
     match random.u8(..18) {
-        0..=2 => dropped!(map.insert(key, value)),
+        0 | 1 => dropped!(map.insert(key, value)),
+        2 => dropped!(map.update_or_insert(key, value, |value| *value = value.wrapping_add(1))),
         3 => dropped!(map.remove(&key)),
         4 => dropped!(map.update(&key, |value| *value = value.wrapping_add(1))),
         5 => dropped!(map.compute(key, move |old| old.xor(Some(value)))),

@@ -39,6 +39,8 @@ pub(crate) enum Call {
     Remove(u64),
     /// Adds this much.
     Update(u64, u64),
+    /// Adds the second one to what is there, or to the first.
+    UpdateOrInsert(u64, u64, u64),
     /// Removes the entry, or puts this one.
     Toggle(u64, u64),
     InsertIfAbsent(u64, u64),
@@ -90,6 +92,7 @@ pub(crate) fn call() -> impl Strategy<Value = Call> {
         4 => (key(), value()).prop_map(|(key, value)| Call::Insert(key, value)),
         2 => key().prop_map(Call::Remove),
         2 => (key(), 1..3_u64).prop_map(|(key, add)| Call::Update(key, add)),
+        1 => (key(), value(), 1..3_u64).prop_map(|(key, first, add)| Call::UpdateOrInsert(key, first, add)),
         1 => (key(), value()).prop_map(|(key, value)| Call::Toggle(key, value)),
         1 => (key(), value()).prop_map(|(key, value)| Call::InsertIfAbsent(key, value)),
         1 => (key(), perhaps(), perhaps()).prop_map(|(key, old, new)| Call::CompareAndSwap(key, old, new)),
@@ -115,6 +118,11 @@ impl Call {
                 *value += add;
                 *value
             })),
+            Call::UpdateOrInsert(key, first, add) => {
+                let value = state.entry(key).or_insert(first);
+                *value += add;
+                Answer::Value(Some(*value))
+            }
             Call::Toggle(key, value) => {
                 let new = state.remove(&key).is_none().then_some(value);
                 set(state, key, new);
@@ -204,6 +212,13 @@ impl Call {
                     *value
                 };
                 Answer::Value(map.update(&key, change).await?)
+            }
+            Call::UpdateOrInsert(key, first, add) => {
+                let change = move |value: &mut u64| {
+                    *value += add;
+                    *value
+                };
+                Answer::Value(Some(map.update_or_insert(key, first, change).await?))
             }
             Call::Toggle(key, value) => {
                 let change = move |old: Option<u64>| old.is_none().then_some(value);

@@ -174,7 +174,13 @@ impl Task {
     async fn run_until_full(mut self) -> Self {
         let mut failures = 0;
         for _ in 0..MOST_CALLS_TO_FILL {
-            failures += u32::from(self.step().await.is_err());
+            let Err(error) = self.step().await else {
+                continue;
+            };
+            if !error.is_storage_full() {
+                say(&Line::Broken(format!("not told as a full disk: {error}")));
+            }
+            failures += 1;
             if failures == FAILURES_WHEN_FULL {
                 break;
             }

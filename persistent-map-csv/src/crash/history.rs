@@ -153,6 +153,9 @@ pub(super) async fn play(seed: u64, bug: Option<Bug>) -> Result<History, String>
                         current = asked;
                     }
                     Err(error) if error.outcome() == Outcome::NotApplied => {
+                        if matches!(failure, Some(Fail::Write(_))) && !error.is_storage_full() {
+                            return Err(format!("not told as a full disk: {error}"));
+                        }
                         disk.note(Op::Refused);
                     }
                     Err(_) => {
