@@ -98,7 +98,8 @@ impl Table {
             upsert: sizes()
                 .map(|rows| {
                     format!(
-                        "INSERT INTO \"{name}\" (key, value, checksum) VALUES {} \
+                        "INSERT INTO \"{name}\" (key, value, checksum) \
+                         SELECT column1, column2, column3 FROM (VALUES {}) WHERE column1 IS NOT NULL \
                          ON CONFLICT (key) DO UPDATE SET value = excluded.value, checksum = excluded.checksum",
                         repeat("(?,?,?)", rows)
                     )

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use persistent_map_core::{ByteWrite, Format, Location, Result};
+use sqlx::Arguments as _;
 use sqlx::sqlite::SqliteArguments;
 
 use crate::connection::Connection;
@@ -78,8 +79,9 @@ pub(crate) async fn set_aside(
     connection.commit(statements, doing).await
 }
 
-/// The last write of each key, in key order (neighbours share pages), in as few statements as there are ones in the
-/// binary form of their number.
+/// The last write of each key, in key order (neighbours share pages). Statements have fixed sizes, so that SQLite has them
+/// prepared; what is left of one is filled up with rows that are none, because each statement is a way to SQLite's thread
+/// and back, and a single one needs no BEGIN and COMMIT.
 fn statements(table: &Table, batch: &[ByteWrite<'_>]) -> Result<Vec<Statement>> {
     let mut last: Vec<usize> = (0..batch.len()).collect();
     last.sort_unstable_by(|&a, &b| batch[a].key.cmp(batch[b].key).then(b.cmp(&a)));
@@ -93,8 +95,10 @@ fn statements(table: &Table, batch: &[ByteWrite<'_>]) -> Result<Vec<Statement>> 
     for (kind, rows) in [(&table.upsert, upserts), (&table.delete, deletes)] {
         let mut rest = rows.as_slice();
         while !rest.is_empty() {
-            let log2 = rest.len().ilog2().min(Table::MAX_ROWS_LOG2);
-            let (now, later) = rest.split_at(1 << log2);
+            let log2 = rest.len().next_power_of_two().ilog2();
+            let log2 = log2.min(Table::MAX_ROWS_LOG2);
+            let size = 1 << log2;
+            let (now, later) = rest.split_at(size.min(rest.len()));
             rest = later;
             let mut arguments = SqliteArguments::default();
             for write in now {
@@ -103,6 +107,10 @@ fn statements(table: &Table, batch: &[ByteWrite<'_>]) -> Result<Vec<Statement>> 
                     bind(&mut arguments, value)?;
                     bind(&mut arguments, i64::from(checksum(write.key, value)))?;
                 }
+            }
+            let columns = arguments.len() / now.len();
+            for _ in arguments.len()..size * columns {
+                bind(&mut arguments, None::<&[u8]>)?;
             }
             statements.push((Arc::clone(&kind[log2 as usize]), arguments));
         }
@@ -113,8 +121,6 @@ fn statements(table: &Table, batch: &[ByteWrite<'_>]) -> Result<Vec<Statement>> 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-
-    use sqlx::Arguments as _;
 
     use super::*;
 
@@ -135,7 +141,7 @@ mod tests {
             .iter()
             .map(|(_, arguments)| arguments.len() / 3)
             .collect();
-        assert_eq!(sizes, [512, 512, 8, 4, 1]);
+        assert_eq!(sizes, [512, 512, 16]);
     }
 
     #[test]
