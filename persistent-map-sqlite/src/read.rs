@@ -151,15 +151,19 @@ async fn scan(
                 reader.take(row, &value)?;
             }
         }
+        // Behind a damaged key there may be rows that have been read already, and so on without an end.
+        if reader.number > expected {
+            let reason =
+                format!("it has {expected} rows, but more can be read: they are out of order");
+            return Err(damaged(location, reason));
+        }
         chunk = next.map_err(failed)?;
     }
     // Rows of a damaged table can drop out of a query without an error.
-    if reader.number != expected {
+    if reader.number < expected {
         let found = reader.number;
-        return Err(damaged(
-            location,
-            format!("it has {expected} rows, but only {found} can be read"),
-        ));
+        let reason = format!("it has {expected} rows, but only {found} can be read");
+        return Err(damaged(location, reason));
     }
     Ok(reader.bad_keys)
 }
