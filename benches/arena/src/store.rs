@@ -40,7 +40,6 @@ pub trait Store<V: Payload>: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     /// What the store says.
-    #[expect(clippy::ptr_arg, reason = "0.1.3 looks up by `&String` alone")]
     fn read<R>(&self, key: &String, look: impl FnOnce(&V) -> R) -> Outcome<Option<R>> {
         Ok(self.get(key)?.as_ref().map(look))
     }

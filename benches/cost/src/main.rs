@@ -9,6 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
+use clap::builder::PossibleValue;
 use clap::{Parser, Subcommand, ValueEnum};
 use cost::Work;
 use serde_json::json;
@@ -140,7 +141,7 @@ fn count(work: Work, times: usize) -> Result<u64, String> {
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(own)
         .arg("perform")
-        .args(name.iter().map(|name| name.get_name()))
+        .args(name.iter().map(PossibleValue::get_name))
         .arg(times.to_string())
         .stdin(Stdio::null())
         .output()

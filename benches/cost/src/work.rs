@@ -46,6 +46,7 @@ pub enum Work {
 
 impl Work {
     /// What this work is measured by.
+    #[must_use]
     pub fn reference(self) -> Work {
         match self {
             Work::MakeEntries => self,

@@ -15,7 +15,7 @@ pub(crate) async fn run<S: Store<Text>>(trial: &Trial) -> Outcome<Figures> {
     let store = S::open(&trial.directory).await?;
     // Contenders that keep nothing come without entries.
     if store.get(&key(0))?.is_none() {
-        fill(&store, &Vec::from_iter(0..trial.entries)).await?;
+        fill(&store, &(0..trial.entries).collect::<Vec<_>>()).await?;
     }
     let keys: Arc<[String]> = (0..trial.entries).map(key).collect();
     let store = Arc::new(store);

@@ -16,7 +16,7 @@ pub(crate) async fn run<S: Store<Text>>(trial: &Trial) -> Outcome<Figures> {
     let seconds = start.elapsed().as_secs_f64();
     // Contenders that keep nothing are filled, for what they take in memory.
     if store.get(&key(0))?.is_none() {
-        fill(&store, &Vec::from_iter(0..trial.entries)).await?;
+        fill(&store, &(0..trial.entries).collect::<Vec<_>>()).await?;
     }
     let after = Memory::read();
     if store.get(&key(trial.entries - 1))?.is_none() {
