@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 use std::num::NonZero;
+use std::sync::LazyLock;
 use std::thread::available_parallelism;
 
 use dashmap::{DashMap, Entry};
@@ -10,21 +11,22 @@ use dashmap::{DashMap, Entry};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::write::Write;
 
+/// Of each map: as many as `DashMap` itself would take. Asked for once, because the answer is read from files.
+static SHARDS: LazyLock<usize> = LazyLock::new(|| {
+    let threads = available_parallelism().map_or(1, NonZero::get);
+    (threads * 4).next_power_of_two()
+});
+
 /// What readers see. Guards of the inner map never leave this file.
 pub(crate) struct Cache<K, V, S> {
     entries: DashMap<K, V, S>,
-    shards: usize,
     removals: AtomicU64,
 }
 
 impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
     pub(crate) fn with_hasher(hasher: S) -> Self {
-        // As many as `DashMap` itself would take.
-        let shards = available_parallelism().map_or(1, NonZero::get) * 4;
-        let shards = shards.next_power_of_two();
         Cache {
-            entries: DashMap::with_hasher_and_shard_amount(hasher, shards),
-            shards,
+            entries: DashMap::with_hasher_and_shard_amount(hasher, *SHARDS),
             removals: AtomicU64::new(0),
         }
     }
@@ -56,7 +58,7 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
     /// is no error if there is none.
     pub(crate) fn reserve(&mut self, entries: u64) {
         const MOST: u64 = 1 << 24;
-        let of_each_shard = entries.min(MOST).div_ceil(self.shards as u64);
+        let of_each_shard = entries.min(MOST).div_ceil(*SHARDS as u64);
         if self.len() == 0 {
             let _ = self
                 .entries
