@@ -533,7 +533,31 @@ impl<C: Codec> SqliteBuilder<C> {
 
 #[cfg(test)]
 mod tests {
+    use persistent_map_core::PersistentMap;
+    use sqlx::query_scalar;
+
     use super::*;
+
+    /// A load keeps few pages while it goes on.
+    #[tokio::test]
+    async fn the_page_cache_is_as_it_was_set_after_a_load_and_after_a_comparison() {
+        let dir = tempfile::tempdir().unwrap();
+        let backend = SqliteBackend::builder(dir.path().join("app.db")).page_cache(1 << 20);
+        let map = PersistentMap::<u8, u8, _>::new(backend.open().await.unwrap());
+        let map = map.await.unwrap();
+        for _ in 0..2 {
+            let database = map.backend().database().unwrap();
+            let mut connection = database.connection().await.unwrap();
+            let size: i64 = query_scalar("PRAGMA cache_size")
+                .fetch_one(&mut connection.sqlite)
+                .await
+                .unwrap();
+            assert_eq!(size, -1024, "KiB");
+            drop(connection);
+            map.verify().await.unwrap();
+        }
+        map.close().await.unwrap();
+    }
 
     #[tokio::test]
     async fn an_entry_larger_than_a_row_may_be_is_refused_by_its_size() {
