@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 mod support;
 use support::panicky::{Apart, Code, Panicky, panic_at};
-use support::{behind, lazy, soon, until};
+use support::{backend_of, behind, lazy, soon, until};
 
 #[tokio::test]
 async fn a_write_is_read_at_once_and_stored_after_the_delay() {
@@ -219,11 +219,7 @@ async fn a_change_after_a_save_waits_for_its_own_delay() {
 async fn a_crash_at_any_moment_leaves_a_prefix_without_holes() {
     for atomic in [true, false] {
         let disk = Disk::new();
-        let backend = if atomic {
-            disk.backend()
-        } else {
-            disk.one_at_a_time_backend()
-        };
+        let backend = backend_of(&disk, atomic);
         let limits = Behind::new().max_delay(Duration::ZERO).max_entries(50);
         let map = behind(backend, limits).await;
         let writer = tokio::spawn({

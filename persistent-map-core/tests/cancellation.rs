@@ -1,5 +1,7 @@
 //! Dropping any call at any poll: never half, never a wedge.
 
+mod support;
+
 use std::collections::HashMap;
 use std::pin::pin;
 use std::task::{Context, Waker};
@@ -7,6 +9,8 @@ use std::time::Duration;
 
 use persistent_map_core::{PersistentError, PersistentMap};
 use persistent_map_testkit::{Disk, Fault, Faults, drop_after_polls};
+
+use support::backend_of;
 
 /// The map answers, and memory is what the store is.
 async fn assert_sound<B>(map: &PersistentMap<String, u64, B>, disk: &Disk<String, u64>)
@@ -28,11 +32,7 @@ async fn a_write_dropped_at_any_of_its_first_ten_polls_is_done_or_not() {
     for atomic_batches in [true, false] {
         for queue_capacity in [1, 100] {
             let disk = Disk::new();
-            let backend = if atomic_batches {
-                disk.backend()
-            } else {
-                disk.one_at_a_time_backend()
-            };
+            let backend = backend_of(&disk, atomic_batches);
             let map = PersistentMap::builder(backend)
                 .queue_capacity(queue_capacity)
                 .open()

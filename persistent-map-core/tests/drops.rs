@@ -6,7 +6,7 @@ use persistent_map_testkit::{Disk, Fault, Faults, drop_after_polls};
 
 mod support;
 use support::panicky::{Code, Panicky, has_panicked, panic_at, panic_next};
-use support::{Shelf, behind, lazy, soon};
+use support::{Shelf, backend_of, behind, lazy, soon};
 
 #[tokio::test]
 async fn an_answer_that_reaches_nobody_does_not_end_the_writer() {
@@ -104,11 +104,7 @@ async fn a_transaction_that_is_too_much_for_the_store_does_not_end_the_writer() 
 async fn a_change_that_has_been_stored_does_not_end_the_saver() {
     for atomic in [true, false] {
         let disk = Disk::new();
-        let backend = if atomic {
-            disk.backend()
-        } else {
-            disk.one_at_a_time_backend()
-        };
+        let backend = backend_of(&disk, atomic);
         let map = behind(backend, lazy()).await;
         map.insert(1, Panicky(1)).await.unwrap();
         panic_next(Code::Drop);

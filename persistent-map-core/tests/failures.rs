@@ -1,5 +1,7 @@
 //! What an error leaves behind: the map as it was, or a map that says it cannot tell.
 
+mod support;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -11,17 +13,15 @@ use persistent_map_core::{
 use persistent_map_testkit::{Disk, DiskBackend, Fault, Faults, Faulty};
 use tokio::time::timeout;
 
+use support::backend_of;
+
 type Map = PersistentMap<String, u64, Faulty<DiskBackend<String, u64>>>;
 
 /// A map of one entry on a disk that fails on command.
 async fn stage(atomic_batches: bool) -> (Map, Disk<String, u64>, Faults) {
     let disk = Disk::new();
     let faults = Faults::new();
-    let backend = if atomic_batches {
-        disk.backend()
-    } else {
-        disk.one_at_a_time_backend()
-    };
+    let backend = backend_of(&disk, atomic_batches);
     let map = PersistentMap::new(faults.wrap(backend)).await.unwrap();
     map.insert("old".to_string(), 1).await.unwrap();
     (map, disk, faults)

@@ -11,6 +11,7 @@ use persistent_map_testkit::{Disk, Fault, Faults};
 use serde::{Deserialize, Serialize};
 
 mod support;
+use support::backend_of;
 
 #[tokio::test]
 async fn a_copy_has_all_entries_in_its_store() {
@@ -25,11 +26,7 @@ async fn a_copy_has_all_entries_in_its_store() {
         (true, WriteMode::Behind(Behind::new())),
     ] {
         let disk = Disk::new();
-        let backend = if atomic {
-            disk.backend()
-        } else {
-            disk.one_at_a_time_backend()
-        };
+        let backend = backend_of(&disk, atomic);
         let to = PersistentMap::builder(backend)
             .write_mode(mode)
             .open()

@@ -1,8 +1,12 @@
 //! One order: that in which calls were accepted is that of commits, of memory and of answers.
 
+mod support;
+
 use persistent_map_core::{PersistentError, PersistentMap, Phase, Result};
 use persistent_map_testkit::{Disk, DiskBackend, Fault, Faults, Faulty};
 use tokio::task::JoinHandle;
+
+use support::backend_of;
 
 type Map = PersistentMap<String, u64, Faulty<DiskBackend<String, u64>>>;
 
@@ -17,11 +21,7 @@ struct Held {
 impl Held {
     async fn new(atomic_batches: bool) -> Self {
         let (disk, faults) = (Disk::new(), Faults::new());
-        let backend = if atomic_batches {
-            disk.backend()
-        } else {
-            disk.one_at_a_time_backend()
-        };
+        let backend = backend_of(&disk, atomic_batches);
         let map = PersistentMap::new(faults.wrap(backend)).await.unwrap();
         faults.pause();
         let insert = map.clone();

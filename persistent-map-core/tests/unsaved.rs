@@ -19,18 +19,14 @@ use tokio::time::{sleep, timeout};
 use tracing::{Level, Metadata, Subscriber, span};
 
 mod support;
-use support::{behind, lazy, soon, until};
+use support::{backend_of, behind, lazy, soon, until};
 
 #[tokio::test]
 async fn a_store_that_fails_for_a_while_loses_nothing_and_says_so() {
     for atomic in [true, false] {
         let disk = Disk::new();
         let faults = Faults::new();
-        let backend = if atomic {
-            disk.backend()
-        } else {
-            disk.one_at_a_time_backend()
-        };
+        let backend = backend_of(&disk, atomic);
         let limits = Behind::new()
             .max_delay(Duration::from_millis(5))
             .retry(Duration::from_millis(5), Duration::from_millis(20));
@@ -102,11 +98,7 @@ async fn a_store_that_works_again_refuses_nobody() {
     for atomic in [true, false] {
         let disk = Disk::new();
         let faults = Faults::new();
-        let backend = if atomic {
-            disk.backend()
-        } else {
-            disk.one_at_a_time_backend()
-        };
+        let backend = backend_of(&disk, atomic);
         let map = behind(faults.wrap(backend), lazy()).await;
         map.insert(0, Loud).await.unwrap();
         map.insert(1, Loud).await.unwrap();

@@ -10,9 +10,19 @@ use persistent_map_core::{
     PersistentError, PersistentMap, Result, RowSink, RowVerdict, StorageBackend, Value, WriteMode,
     async_trait,
 };
+use persistent_map_testkit::{Disk, DiskBackend};
 use tokio::time::{sleep, timeout};
 
 pub mod panicky;
+
+/// A backend over `disk`, with batches or without.
+pub fn backend_of<K: Key, V: Value>(disk: &Disk<K, V>, atomic_batches: bool) -> DiskBackend<K, V> {
+    if atomic_batches {
+        disk.backend()
+    } else {
+        disk.one_at_a_time_backend()
+    }
+}
 
 /// A map whose store follows.
 pub async fn behind<K: Key, V: Value, B: StorageBackend<K, V>>(
