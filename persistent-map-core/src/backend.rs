@@ -42,7 +42,19 @@ pub trait Key: Eq + Hash + Clone + Serialize + DeserializeOwned + Send + Sync + 
 
 impl<T> Key for T where T: Eq + Hash + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
-/// What a value must be able to do. Implemented for every type that qualifies.
+/// What a value must be able to do. Implemented for every type that qualifies. A value that is dear to clone can be an
+/// `Arc<..>`, with serde's feature `rc`.
+///
+/// ```
+/// use persistent_map_core::Value;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Serialize, Deserialize)]
+/// struct Person { name: String, born: Option<u16> }
+///
+/// fn can_be_a_value<V: Value>() {}
+/// can_be_a_value::<Person>();
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the value of a map",
     note = "a value is `Clone + Send + Sync + 'static`, and derives serde's `Serialize` and `Deserialize`"
@@ -112,6 +124,84 @@ impl<T> Value for T where T: Clone + Serialize + DeserializeOwned + Send + Sync 
 /// let map = PersistentMap::new(Shelf::default()).await?;
 /// map.insert("apples".to_string(), 3).await?;
 /// assert_eq!(map.get("apples"), Some(3));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Example with everything
+///
+/// What a store overrides that takes many entries in one commit. With `atomic_batches` the map sends its groups to `apply`,
+/// and transactions, [`insert_many`](crate::PersistentMap::insert_many) and others work.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::Mutex;
+/// use persistent_map_core::*;
+///
+/// #[derive(Default)]
+/// struct Cupboard(Mutex<HashMap<String, u32>>);
+///
+/// #[async_trait]
+/// impl StorageBackend<String, u32> for Cupboard {
+///     fn capabilities(&self) -> Capabilities {
+///         Capabilities::one_at_a_time().with_atomic_batches()
+///     }
+///     fn prepare(&self, key: &String, _: Option<&u32>) -> Result<Option<Encoded>> {
+///         match key.len() as u64 {
+///             0..=255 => Ok(None), // nothing to keep for `apply`
+///             bytes => Err(PersistentError::TooLarge { part: "key", bytes, limit: 255 }),
+///         }
+///     }
+///     async fn load(&self, sink: &mut dyn LoadSink<String, u32>) -> Result<()> {
+///         self.read_back(sink).await // nothing to recover first
+///     }
+///     async fn apply(&self, batch: &[Write<String, u32>]) -> Result<()> {
+///         let mut entries = self.0.lock().unwrap();
+///         for write in batch {
+///             match write.value() {
+///                 Some(value) => entries.insert(write.key().clone(), *value),
+///                 None => entries.remove(write.key()),
+///             };
+///         }
+///         Ok(())
+///     }
+///     async fn clear(&self) -> Result<()> {
+///         self.0.lock().unwrap().clear();
+///         Ok(())
+///     }
+///     async fn replace(&self, entries: Vec<(String, u32)>) -> Result<()> {
+///         *self.0.lock().unwrap() = entries.into_iter().collect();
+///         Ok(())
+///     }
+///     async fn read_back(&self, sink: &mut dyn LoadSink<String, u32>) -> Result<()> {
+///         let entries = self.0.lock().unwrap();
+///         sink.expect(entries.len() as u64);
+///         entries.iter().try_for_each(|(key, value)| sink.entry(key.clone(), *value))
+///     }
+///     async fn close(&self) -> Result<()> {
+///         Ok(()) // no files to release
+///     }
+///     // The rest is what the map has no need of now.
+///     async fn load_all(&self) -> Result<HashMap<String, u32>> {
+///         collect(self).await
+///     }
+///     async fn save(&self, key: String, value: u32) -> Result<()> {
+///         self.apply(&[Write::insert(key, value)]).await
+///     }
+///     async fn delete(&self, key: &String) -> Result<()> {
+///         self.apply(&[Write::remove(key.clone())]).await
+///     }
+///     async fn flush(&self) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let map = PersistentMap::new(Cupboard::default()).await?;
+/// map.insert_many([("cups".to_string(), 6), ("plates".to_string(), 4)]).await?;
+/// assert!(map.insert("x".repeat(256), 1).await.is_err());
+/// assert_eq!(map.verify().await?, 2);
 /// # Ok(())
 /// # }
 /// ```
@@ -286,6 +376,44 @@ where
 }
 
 /// Where [`StorageBackend::load`] puts what it finds.
+///
+/// ```
+/// # use std::collections::HashMap;
+/// # use persistent_map_core::*;
+/// /// Text with a `name=number` in each line.
+/// struct Lines(&'static str);
+///
+/// #[async_trait]
+/// impl StorageBackend<String, u32> for Lines {
+///     async fn load(&self, sink: &mut dyn LoadSink<String, u32>) -> Result<()> {
+///         sink.expect(self.0.lines().count() as u64);
+///         for (number, line) in (1..).zip(self.0.lines()) {
+///             let entry = line.split_once('=').and_then(|(key, value)| Some((key, value.parse().ok()?)));
+///             let wrong = match entry {
+///                 Some((key, value)) if sink.entry_if_new(key.to_string(), value)? => continue,
+///                 Some(_) => "an earlier line has the same name",
+///                 None => "it is not `name=number`",
+///             };
+///             sink.corrupt(CorruptRow::new(Location::default(), number, line.as_bytes(), wrong))?;
+///         }
+///         Ok(())
+///     }
+///     // and the other methods
+/// #     async fn load_all(&self) -> Result<HashMap<String, u32>> { collect(self).await }
+/// #     async fn save(&self, _: String, _: u32) -> Result<()> { Ok(()) }
+/// #     async fn delete(&self, _: &String) -> Result<()> { Ok(()) }
+/// #     async fn flush(&self) -> Result<()> { Ok(()) }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let map = PersistentMap::new(Lines("cups=6\nplates=4")).await?;
+/// assert_eq!(map.get("plates"), Some(4));
+/// let error = PersistentMap::new(Lines("cups=6\ncups=7")).await.unwrap_err();
+/// assert!(error.to_string().contains("row 2"));
+/// # Ok(())
+/// # }
+/// ```
 pub trait LoadSink<K, V>: Send {
     /// How many entries will come: for a progress bar, and to have room for them. May be an estimate, may be left out.
     fn expect(&mut self, entries: u64);

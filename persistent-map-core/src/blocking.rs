@@ -45,7 +45,7 @@ where
     B: StorageBackend<K, V>,
     S: BuildHasher + Clone + Send + Sync + 'static,
 {
-    /// A handle for code that cannot await.
+    /// A handle for code that cannot await. For an example see [`Blocking`].
     pub fn blocking(&self) -> Blocking<K, V, B, S> {
         Blocking(self.clone())
     }

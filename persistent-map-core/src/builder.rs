@@ -61,6 +61,19 @@ where
     }
 
     /// Options for opening a map.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let visits = PersistentMap::<String, u64, _>::builder(InMemoryBackend::new())
+    ///     .write_mode(WriteMode::Behind(Behind::new()))
+    ///     .open()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder(backend: B) -> Builder<K, V, B> {
         Builder::new(backend)
     }
@@ -74,6 +87,9 @@ where
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<()> {
 /// let (map, report) = PersistentMap::<String, u64, _>::builder(InMemoryBackend::new())
+///     .write_mode(WriteMode::Through)
+///     .queue_capacity(10_000) // calls that may wait before others must
+///     .event_capacity(100) // events kept for a slow subscriber
 ///     .on_progress(|progress| println!("{} entries loaded", progress.loaded))
 ///     .on_corrupt(OnCorrupt::Quarantine)
 ///     .open_with_report()

@@ -20,6 +20,125 @@ use crate::row::Location;
 /// - Each row should carry a checksum, so that a flipped byte is reported and not served.
 ///
 /// `persistent-map-sqlite` is the reference implementation, and the module `guide` of `persistent-map-testkit` a walk-through.
+///
+/// # Example
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::hash::{DefaultHasher, Hash, Hasher};
+/// use std::sync::Mutex;
+/// use persistent_map_core::*;
+///
+/// /// Stands for a store of bytes that commits a batch as a whole.
+/// #[derive(Default)]
+/// struct Shelf(Mutex<Content>);
+///
+/// #[derive(Default)]
+/// struct Content {
+///     format: Option<String>,
+///     rows: BTreeMap<Vec<u8>, (u64, Vec<u8>)>, // each with its checksum
+///     set_aside: Vec<(Vec<u8>, Vec<u8>)>,
+/// }
+///
+/// fn checksum(key: &[u8], value: &[u8]) -> u64 {
+///     let mut hasher = DefaultHasher::new(); // in a file: one that is the same in each version
+///     (key, value).hash(&mut hasher);
+///     hasher.finish()
+/// }
+///
+/// fn insert(content: &mut Content, key: &[u8], value: &[u8]) {
+///     content.rows.insert(key.to_vec(), (checksum(key, value), value.to_vec()));
+/// }
+///
+/// /// Gives all rows to `rows`. Returns the keys of those that cannot be read.
+/// fn read(content: &Content, rows: &mut dyn RowSink) -> Result<Vec<Vec<u8>>> {
+///     rows.expect(content.rows.len() as u64);
+///     let mut unreadable = Vec::new();
+///     for (number, (key, (sum, value))) in (1..).zip(&content.rows) {
+///         if *sum != checksum(key, value) {
+///             rows.damaged(number, key, "the checksum is wrong")?;
+///             unreadable.push(key.clone());
+///         } else if rows.row(number, key, value)? == RowVerdict::SetAside {
+///             unreadable.push(key.clone());
+///         }
+///     }
+///     Ok(unreadable)
+/// }
+///
+/// #[async_trait]
+/// impl ByteStore for Shelf {
+///     type Codec = Bincode;
+///
+///     fn codec(&self) -> &Bincode {
+///         &Bincode
+///     }
+///     fn location(&self) -> Location {
+///         Location { file: None, table: Some("shelf".to_string()) }
+///     }
+///     fn capabilities(&self) -> Capabilities {
+///         Capabilities::one_at_a_time().with_atomic_batches()
+///     }
+///     fn check(&self, key_bytes: usize, _: usize) -> Result<()> {
+///         match key_bytes as u64 {
+///             0..=1024 => Ok(()),
+///             bytes => Err(PersistentError::TooLarge { part: "key", bytes, limit: 1024 }),
+///         }
+///     }
+///     async fn load(&self, format: &Format, rows: &mut dyn RowSink) -> Result<()> {
+///         let mut content = self.0.lock().unwrap();
+///         if let Some(found) = &content.format {
+///             format.compare_text(found, &self.location())?;
+///         }
+///         let unreadable = read(&content, rows)?;
+///         rows.finish()?;
+///         content.format = Some(format.to_text()); // only now: a load that fails changes nothing
+///         for key in unreadable {
+///             let row = content.rows.remove(&key).map(|(_, value)| (key, value));
+///             content.set_aside.extend(row);
+///         }
+///         Ok(())
+///     }
+///     async fn apply(&self, batch: &[ByteWrite<'_>]) -> Result<()> {
+///         let mut content = self.0.lock().unwrap();
+///         for write in batch {
+///             match write.value {
+///                 Some(value) => insert(&mut content, write.key, value),
+///                 None => drop(content.rows.remove(write.key)),
+///             }
+///         }
+///         Ok(()) // after the commit
+///     }
+///     async fn clear(&self) -> Result<()> {
+///         self.0.lock().unwrap().rows.clear();
+///         Ok(())
+///     }
+///     async fn read_back(&self, rows: &mut dyn RowSink) -> Result<()> {
+///         read(&self.0.lock().unwrap(), rows).map(drop)
+///     }
+///     async fn replace(&self, format: &Format, rows: &[ByteWrite<'_>]) -> Result<()> {
+///         let mut content = self.0.lock().unwrap();
+///         *content = Content { format: Some(format.to_text()), ..Content::default() };
+///         for row in rows {
+///             insert(&mut content, row.key, row.value.unwrap_or_default());
+///         }
+///         Ok(())
+///     }
+///     async fn flush(&self) -> Result<()> {
+///         Ok(()) // nothing is buffered
+///     }
+///     async fn close(&self) -> Result<()> {
+///         Ok(()) // nothing is held
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let map = PersistentMap::new(Shelf::default()).await?; // for keys and values of any type
+/// map.insert_many([("a".to_string(), 1.5), ("b".to_string(), 2.5)]).await?;
+/// assert_eq!(map.verify().await?, 2);
+/// # Ok(())
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a backend for these types of keys and values",
     label = "implements neither `ByteStore` nor `StorageBackend<K, V>` for this `K` and `V`",
@@ -113,7 +232,18 @@ pub trait ByteStore: Send + Sync + 'static {
     async fn close(&self) -> Result<()>;
 }
 
-/// What the bytes of a store mean. Kept with the data, compared at each load.
+/// What the bytes of a store mean. Kept with the data, compared at each load: a store keeps [`to_text`](Self::to_text), and
+/// gives it to [`compare_text`](Self::compare_text) when it is opened again.
+///
+/// ```
+/// use persistent_map_core::{Format, Location};
+///
+/// let format = Format { description: 1, codec: "bincode".into(), key: "str".into(), value: "{a:u8,\n:é}".into() };
+/// let (text, place) = (format.to_text(), Location::of_file("app.db"));
+/// format.compare_text(&text, &place)?;
+/// assert!(format.compare_text(&text[1..], &place).is_err());
+/// # Ok::<(), persistent_map_core::PersistentError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Format {
     /// The version of the way in which types are described. Descriptions of different versions cannot be compared: take
@@ -177,16 +307,6 @@ impl Format {
     }
 
     /// The format as a text for a store to keep, and to [compare](Self::compare_text) at the next load.
-    ///
-    /// ```
-    /// use persistent_map_core::{Format, Location};
-    ///
-    /// let format = Format { description: 1, codec: "bincode".into(), key: "str".into(), value: "{a:u8,\n:é}".into() };
-    /// let (text, place) = (format.to_text(), Location::of_file("app.db"));
-    /// format.compare_text(&text, &place)?;
-    /// assert!(format.compare_text(&text[1..], &place).is_err());
-    /// # Ok::<(), persistent_map_core::PersistentError>(())
-    /// ```
     pub fn to_text(&self) -> String {
         let parts = [&self.codec, &self.key, &self.value];
         let parts = parts.map(|part| format!("{}:{part}", part.len()));
@@ -211,7 +331,7 @@ impl Format {
     }
 }
 
-/// One change of one row: an insert if it has a value, a removal if it has none.
+/// One change of one row: an insert if it has a value, a removal if it has none. For an example see [`ByteStore`].
 #[derive(Clone, Copy)]
 pub struct ByteWrite<'a> {
     /// The key's bytes.
@@ -230,7 +350,7 @@ impl fmt::Debug for ByteWrite<'_> {
     }
 }
 
-/// Where [`ByteStore::load`] puts the rows it finds.
+/// Where [`ByteStore::load`] puts the rows it finds. For an example see [`ByteStore`].
 pub trait RowSink: Send {
     /// How many rows will come. May be an estimate, may be left out.
     fn expect(&mut self, rows: u64);
@@ -254,7 +374,7 @@ pub trait RowSink: Send {
     fn finish(&mut self) -> Result<()>;
 }
 
-/// What is to become of a row.
+/// What is to become of a row. For an example see [`ByteStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum RowVerdict {

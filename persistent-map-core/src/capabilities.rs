@@ -7,6 +7,8 @@
 ///
 /// let sql = Capabilities::one_at_a_time().with_atomic_batches().surviving(Survives::PowerLoss);
 /// assert!(sql.atomic_batches && sql.survives >= Survives::ProcessKill);
+/// let memory = Capabilities::resident();
+/// assert!(memory.resident && !memory.not_resident().resident);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -60,7 +62,7 @@ impl Capabilities {
     }
 }
 
-/// What an acknowledged write survives; each level includes those before it.
+/// What an acknowledged write survives; each level includes those before it. Part of [`Capabilities`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Survives {

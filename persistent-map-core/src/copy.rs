@@ -67,7 +67,7 @@ pub struct Copying<'a, K, V, A, T, B, S> {
     on_progress: Option<Box<dyn FnMut(Progress) + Send + 'a>>,
 }
 
-/// What a [`copy`] has done.
+/// What a copy has done. From [`copy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Copied {

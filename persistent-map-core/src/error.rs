@@ -18,6 +18,17 @@ pub type Result<T, E = PersistentError> = std::result::Result<T, E>;
 
 /// The cause of an error, which it dereferences to. Shared, because one failed commit answers every call that was part of
 /// it.
+///
+/// ```
+/// use std::io::{Error, ErrorKind};
+///
+/// use persistent_map_core::Cause;
+///
+/// let cause = Cause::new(Error::from(ErrorKind::PermissionDenied));
+/// let error = cause.downcast_ref::<Error>();
+/// assert_eq!(error.map(Error::kind), Some(ErrorKind::PermissionDenied));
+/// assert_eq!(Cause::new("no such table").to_string(), "no such table");
+/// ```
 #[derive(Debug, Clone)]
 pub struct Cause(Arc<dyn Error + Send + Sync + 'static>);
 
@@ -38,6 +49,19 @@ impl Deref for Cause {
 }
 
 /// Where the call that failed has left the map: the answer to "may I retry?".
+///
+/// ```
+/// use persistent_map_core::{Outcome, PersistentError};
+///
+/// fn what_next(error: &PersistentError) -> &'static str {
+///     match error.outcome() {
+///         Outcome::NotApplied => "put right what the error names, and call again",
+///         Outcome::Unknown => "open the map again, and look",
+///         _ => "call again for the rest",
+///     }
+/// }
+/// assert_eq!(what_next(&PersistentError::WriterGone), "open the map again, and look");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -293,6 +317,13 @@ impl PersistentError {
     }
 
     /// The backend does not do `what`.
+    ///
+    /// ```
+    /// use persistent_map_core::PersistentError;
+    ///
+    /// let error = PersistentError::unsupported("ordered keys").to_string();
+    /// assert!(error.starts_with("the backend does not support ordered keys; nothing was applied"));
+    /// ```
     pub fn unsupported(what: impl Into<String>) -> Self {
         PersistentError::Unsupported { what: what.into() }
     }

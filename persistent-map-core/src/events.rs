@@ -18,7 +18,7 @@ use crate::panics::contain;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
-/// One entry that has changed.
+/// One entry that has changed. Part of an [`Event`].
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change<K, V> {
@@ -48,6 +48,24 @@ impl<K, V> fmt::Debug for Change<K, V> {
 }
 
 /// What a [`Subscription`] hears.
+///
+/// ```
+/// use persistent_map_core::{Change, Event};
+///
+/// fn log(event: &Event<String, u64>) {
+///     match event {
+///         Event::Changed(changes) => {
+///             for Change { key, old, new, .. } in changes.iter() {
+///                 println!("{key}: {old:?} becomes {new:?}");
+///             }
+///         }
+///         Event::Failed(error) => eprintln!("{error}"),
+///         Event::Missed(count) => eprintln!("{count} events were missed"),
+///         _ => {}
+///     }
+/// }
+/// # log(&Event::Missed(1));
+/// ```
 #[non_exhaustive]
 pub enum Event<K, V> {
     /// One call has changed these entries: one for an insert, all of them together for a transaction, a batch or a clear.
@@ -268,6 +286,19 @@ pub(crate) trait Watched<K, V>: Send + Sync {
 /// now, and then of the latest value after each change.
 ///
 /// It sees that something has changed, not each change: values that come and go while nobody looks are left out.
+///
+/// ```
+/// # use persistent_map_core::*;
+/// # use persistent_map_memory::InMemoryBackend;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let map = PersistentMap::new(InMemoryBackend::new()).await?;
+/// let flag = map.watch("flag".to_string());
+/// map.insert("flag".to_string(), true).await?;
+/// assert_eq!((flag.key().as_str(), flag.get()), ("flag", Some(true)));
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a watch that is dropped sees nothing"]
 pub struct Watch<K: Key, V: Value> {
     /// `None` only while it is being dropped.

@@ -10,7 +10,7 @@ use crate::cache::Cache;
 use crate::error::{PersistentError, Result};
 use crate::row::CorruptRow;
 
-/// What to do with stored rows that cannot be read.
+/// What to do with stored rows that cannot be read. For an example see [`Builder`](crate::Builder).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnCorrupt {
@@ -22,7 +22,8 @@ pub enum OnCorrupt {
     Quarantine,
 }
 
-/// How far an open has come.
+/// How far an open or a copy has come. From [`Builder::on_progress`](crate::Builder::on_progress) and
+/// [`Copying::on_progress`](crate::Copying::on_progress).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
@@ -32,7 +33,7 @@ pub struct Progress {
     pub total: Option<u64>,
 }
 
-/// What an open has found.
+/// What an open has found. From [`Builder::open_with_report`](crate::Builder::open_with_report).
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct OpenReport {

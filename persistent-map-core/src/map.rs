@@ -123,6 +123,19 @@ where
     }
 
     /// Whether there is an entry for `key`.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let map = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// map.insert("a".to_string(), 1).await?;
+    /// assert!(map.contains_key("a") && !map.contains_key("b"));
+    /// assert!(map.len() == 1 && !map.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn contains_key<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -131,12 +144,14 @@ where
         self.shared.cache.contains(key)
     }
 
-    /// The number of entries. While others write it is an estimate: parts of the map are counted one after the other.
+    /// The number of entries. While others write it is an estimate: parts of the map are counted one after the other. For an
+    /// example see [`contains_key`](Self::contains_key).
     pub fn len(&self) -> usize {
         self.shared.cache.len()
     }
 
-    /// Whether there are no entries. An estimate while others write, as [`len`](Self::len).
+    /// Whether there are no entries. An estimate while others write, as [`len`](Self::len). For an example see
+    /// [`contains_key`](Self::contains_key).
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -167,11 +182,37 @@ where
     }
 
     /// All keys, as clones, in no particular order. Copies all keys at once.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let map = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// map.insert_many([(3, 'c'), (1, 'a'), (2, 'b')]).await?;
+    /// let mut keys: Vec<i32> = map.keys().collect();
+    /// keys.sort();
+    /// assert_eq!(keys, [1, 2, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn keys(&self) -> Keys<K> {
         Keys::new(&*self.shared)
     }
 
     /// All values, as clones, in no particular order. Costs and sees what [`iter`](Self::iter) does.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let votes = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// votes.insert_many([("Ann".to_string(), 3), ("Bob".to_string(), 4)]).await?;
+    /// assert_eq!(votes.values().sum::<i32>(), 7);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn values(&self) -> Values<K, V> {
         Values(self.iter())
     }

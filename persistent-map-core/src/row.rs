@@ -4,6 +4,14 @@ use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
 /// Where a store keeps its entries, for messages.
+///
+/// ```
+/// use persistent_map_core::Location;
+///
+/// let table = Location { file: Some("app.db".into()), table: Some("users".into()) };
+/// assert_eq!(table.to_string(), "table `users` of app.db");
+/// assert_eq!(Location::of_file("app.csv").to_string(), "app.csv");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Location {
     /// The file, if it is one.
@@ -34,6 +42,15 @@ impl fmt::Display for Location {
 }
 
 /// A stored row that cannot be read, with all that is needed to find it. It does not contain the value.
+///
+/// ```
+/// use persistent_map_core::{CorruptRow, Location};
+///
+/// let location = Location { file: Some("app.db".into()), table: Some("users".into()) };
+/// let row = CorruptRow::new(location, 12, b"ann", "the checksum is wrong");
+/// assert_eq!(row.to_string(), "row 12 of table `users` of app.db, key \"ann\": the checksum is wrong");
+/// assert!(!row.intact && row.intact().intact); // not damaged, but of another type
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CorruptRow {
@@ -51,14 +68,6 @@ pub struct CorruptRow {
 
 impl CorruptRow {
     /// A report for row `row` of `location`, whose key has the bytes `key`.
-    ///
-    /// ```
-    /// use persistent_map_core::{CorruptRow, Location};
-    ///
-    /// let location = Location { file: Some("app.db".into()), table: Some("users".into()) };
-    /// let row = CorruptRow::new(location, 12, b"ann", "the checksum is wrong");
-    /// assert_eq!(row.to_string(), "row 12 of table `users` of app.db, key \"ann\": the checksum is wrong");
-    /// ```
     pub fn new(location: Location, row: u64, key: &[u8], reason: impl Into<String>) -> Self {
         CorruptRow {
             intact: false,

@@ -8,7 +8,7 @@ use crate::error::{PersistentError, Result};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// What state a map is in.
+/// What state a map is in. Part of its [`Stats`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
@@ -20,7 +20,22 @@ pub enum Phase {
     Closed,
 }
 
-/// Figures about a map, taken without waiting. Each is exact for some recent moment, not all for the same one.
+/// Figures about a map, taken without waiting. Each is exact for some recent moment, not all for the same one. From
+/// [`PersistentMap::stats`](crate::PersistentMap::stats).
+///
+/// ```
+/// # use persistent_map_core::*;
+/// # use persistent_map_memory::InMemoryBackend;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let map = PersistentMap::<String, u64, _>::new(InMemoryBackend::new()).await?;
+/// let stats = map.stats();
+/// let is_healthy = stats.phase == Phase::Open && stats.last_failure.is_none();
+/// println!("{} entries, {} writes in {} commits", stats.entries, stats.writes, stats.commits);
+/// # assert!(is_healthy);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Stats {

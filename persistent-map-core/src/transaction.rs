@@ -70,6 +70,19 @@ where
     }
 
     /// What `read` makes of the value of `key`, without a clone. `None` if there is no such key.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_memory::InMemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let map = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// map.insert("basket".to_string(), vec!["apple", "pear"].join(" ")).await?;
+    /// let words = map.transaction(|tx| Ok::<_, PersistentError>(tx.with("basket", |text| text.split(' ').count())));
+    /// assert_eq!(words.await?, Some(2));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn with<Q, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R>
     where
         K: Borrow<Q>,

@@ -15,6 +15,23 @@ use std::fmt;
 ///     }
 /// }
 /// ```
+///
+/// A store that prepares bytes finds them in `encoded`. Who calls a store without a map, in a test say, prepares writes by
+/// `prepared_by`:
+///
+/// ```
+/// # use persistent_map_core::*;
+/// # use persistent_map_memory::InMemoryBackend;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// # let backend = InMemoryBackend::new();
+/// let write = Write::insert("a".to_string(), 1u64).prepared_by(&backend)?;
+/// let bytes = write.encoded().map_or(0, Encoded::size);
+/// backend.apply(&[write]).await?;
+/// # assert_eq!(bytes, 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Write<K, V> {
     key: K,
@@ -98,6 +115,14 @@ impl<K, V> Write<K, V> {
 }
 
 /// The bytes of a write.
+///
+/// ```
+/// use persistent_map_core::Encoded;
+///
+/// let insert = Encoded::new(b"key", Some(b"value"));
+/// assert_eq!((insert.key(), insert.value(), insert.size()), (&b"key"[..], Some(&b"value"[..]), 8));
+/// assert_eq!(Encoded::new(b"key", None).value(), None); // a removal
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Encoded {
     /// The key, and the value behind it: in one piece, because there is one of these for each write.

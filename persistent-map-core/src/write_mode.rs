@@ -34,6 +34,21 @@ pub enum WriteMode {
 }
 
 /// Limits of [`WriteMode::Behind`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use persistent_map_core::{Behind, WriteMode};
+///
+/// let mode = WriteMode::Behind(
+///     Behind::new()
+///         .max_delay(Duration::from_secs(1)) // what a crash may take
+///         .max_entries(10_000) // at which writers wait
+///         .max_bytes(8 << 20)
+///         .retry(Duration::from_millis(100), Duration::from_secs(60)), // when the store fails
+/// );
+/// # assert_ne!(mode, WriteMode::Behind(Behind::new()));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Behind {
     pub(crate) max_delay: Duration,

@@ -106,6 +106,21 @@ impl CsvBackend {
     ///
     /// Without, an acknowledged write survives the end of the process at any instant; a power cut may take the latest
     /// writes since the last `flush`, never the table. `flush` and checkpoints are synced either way.
+    ///
+    /// ```
+    /// # use persistent_map_core::{PersistentMap, Result};
+    /// # use persistent_map_csv::CsvBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("table.csv");
+    /// let map = PersistentMap::new(CsvBackend::new(&path).sync(false)).await?;
+    /// map.insert("a".to_string(), 1).await?; // survives a kill
+    /// map.flush().await?; // survives a power cut
+    /// # map.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn sync(mut self, sync: bool) -> Self {
         self.settings.sync = sync;
@@ -142,6 +157,26 @@ impl CsvBackend {
 
     /// Whether a table may have columns that are no field of the value; it may unless set. Their cells are kept as they
     /// are: also when the row's value changes, and lost only when the row is removed.
+    ///
+    /// ```
+    /// # use persistent_map_core::{PersistentMap, Result};
+    /// # use persistent_map_csv::CsvBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("table.csv");
+    /// std::fs::write(&path, "key,value,remark\nOslo,709000,since 2023\n")?;
+    /// let table = CsvBackend::new(&path).keep_extra_columns(false);
+    /// let refused = PersistentMap::<String, u64, _>::new(table).await.unwrap_err();
+    /// assert!(refused.to_string().contains("remark"));
+    ///
+    /// let inhabitants = PersistentMap::<String, u64, _>::new(CsvBackend::new(&path)).await?;
+    /// inhabitants.insert("Oslo".to_string(), 724_000).await?;
+    /// inhabitants.close().await?;
+    /// assert_eq!(std::fs::read_to_string(&path)?, "key,value,remark\nOslo,724000,since 2023\n");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn keep_extra_columns(mut self, keep: bool) -> Self {
         self.settings.keep_extra_columns = keep;
@@ -150,6 +185,25 @@ impl CsvBackend {
 
     /// Opens a table that was changed by somebody else after a crash had left writes in the journal, and makes those
     /// writes to it: where both have changed a row, the journal wins. Off unless set; then such a table is refused.
+    ///
+    /// ```
+    /// # use persistent_map_core::{PersistentMap, Result};
+    /// # use persistent_map_csv::CsvBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("table.csv");
+    /// # let backend = || CsvBackend::new(&path);
+    /// # let map = PersistentMap::new(backend()).await?;
+    /// # map.insert("a".to_string(), 1).await?;
+    /// # map.close().await?;
+    /// // After a crash, and after an editor has saved the table, once:
+    /// let map = PersistentMap::<String, u64, _>::new(backend().replay_onto_edited_table(true)).await?;
+    /// assert_eq!(map.get("a"), Some(1));
+    /// # map.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn replay_onto_edited_table(mut self, replay: bool) -> Self {
         self.settings.replay_onto_edited_table = replay;

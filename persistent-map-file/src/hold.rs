@@ -17,6 +17,11 @@ use persistent_map_core::{PersistentError, Result};
 /// let sum: i32 = hold.with("adding up", |store| Ok(store.iter().sum())).await?;
 /// assert_eq!(sum, 6);
 ///
+/// // A store that is opened again in the place of the one before.
+/// let before = hold.take();
+/// hold.put(vec![4, 5]);
+/// assert_eq!(before, Some(vec![1, 2, 3]));
+///
 /// hold.close("closing", |store| { drop(store); Ok(()) }).await?;
 /// hold.close("closing", |_| unreachable!("it is closed once")).await?;
 /// let closed = hold.with("adding up", |store| Ok(store.len())).await;
@@ -96,6 +101,18 @@ impl<S> fmt::Debug for Hold<S> {
 
 /// Runs work that blocks off the async threads. Once it has begun it goes on to its end, also if nobody waits for it any
 /// more.
+///
+/// ```
+/// use persistent_map_file::blocking;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> persistent_map_core::Result<()> {
+/// # let path = tempfile::NamedTempFile::new().unwrap();
+/// let text = blocking("reading the settings", move || Ok(std::fs::read_to_string(path)?)).await?;
+/// assert!(text.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// What `work` says. If it panics, a failure with an unknown outcome; if the runtime ends before it begins, one that has

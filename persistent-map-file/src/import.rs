@@ -16,6 +16,22 @@ const NAMED: usize = 10;
 
 /// Collects entries whose keys are text, and the rows that are none. From all rows to all entries, or to an error that
 /// names the bad rows.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use persistent_map_file::Import;
+///
+/// let mut import = Import::<u32, String>::new("line", true);
+/// for (number, line) in (1..).zip(["1;one", "2", "three;3"]) {
+///     match line.split_once(';') {
+///         Some((key, value)) => import.row(number, key, Ok::<_, String>(value.to_string())),
+///         None => import.bad_row(number, line, "the separator is missing"),
+///     }
+/// }
+/// let error = import.finish(Path::new("old.txt")).unwrap_err().to_string();
+/// assert!(error.contains("line 2, key \"2\": the separator is missing; line 3"), "{error}");
+/// ```
 pub struct Import<K, V> {
     entries: HashMap<K, V>,
     /// What a row is called: `row` or `line`.

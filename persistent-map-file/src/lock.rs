@@ -15,9 +15,24 @@ use persistent_map_core::{PersistentError, Result};
 
 use crate::path::{refused, regular, with_suffix};
 
-/// How long to wait for an owner who is just closing.
+/// How long to wait for an owner who is just closing: what a backend waits that has a lock of another kind, to be like the
+/// others.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use persistent_map_file::{PATIENCE, RETRY};
+///
+/// # let mut tries = 0;
+/// # let mut try_lock = || { tries += 1; tries > 2 };
+/// let deadline = Instant::now() + PATIENCE;
+/// while !try_lock() {
+///     assert!(Instant::now() < deadline, "in use");
+///     std::thread::sleep(RETRY);
+/// }
+/// ```
 pub const PATIENCE: Duration = Duration::from_millis(500);
-/// How often to look whether it has.
+/// How often to look whether it has, within [`PATIENCE`].
 pub const RETRY: Duration = Duration::from_millis(10);
 
 /// The lock on a file, held until it is dropped or its process ends.
@@ -31,7 +46,10 @@ pub const RETRY: Duration = Duration::from_millis(10);
 /// let lock = LockFile::acquire(&target)?;
 /// assert!(matches!(LockFile::acquire(&target), Err(PersistentError::InUse { .. })));
 /// drop(lock);
-/// LockFile::acquire(&target)?;
+///
+/// let lock = LockFile::acquire(&target)?;
+/// // What is there turns out to be somebody else's:
+/// lock.leave_no_file();
 /// # Ok::<(), PersistentError>(())
 /// ```
 #[derive(Debug)]

@@ -11,6 +11,18 @@ use persistent_map_core::{Cause, PersistentError, Result};
 ///
 /// # Errors
 /// [`Refused`](PersistentError::Refused): an empty path, one that cannot be resolved, a link that leads nowhere.
+///
+/// ```
+/// use persistent_map_file::resolve;
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path();
+/// std::fs::create_dir(dir.join("data"))?;
+/// assert_eq!(resolve(&dir.join("data/../app.db"))?, resolve(&dir.join("app.db"))?);
+/// let error = resolve(&dir.join("missing/app.db")).unwrap_err().to_string();
+/// assert!(error.contains("Make the directory first"));
+/// # Ok::<(), persistent_map_core::PersistentError>(())
+/// ```
 pub fn resolve(path: &Path) -> Result<PathBuf> {
     if path.as_os_str().is_empty() {
         return Err(refused(path, "the path is empty", "Name a file", None));
@@ -70,6 +82,18 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// It is a pipe, say: to read from it would be to wait for ever.
+///
+/// ```
+/// use std::fs::File;
+///
+/// use persistent_map_file::regular;
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("app.db");
+/// # std::fs::write(&path, "")?;
+/// let file = File::open(path).and_then(regular)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn regular(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() {
         return Ok(file);
@@ -81,6 +105,16 @@ pub fn regular(file: File) -> io::Result<File> {
 ///
 /// # Errors
 /// [`Refused`](PersistentError::Refused): there is something else, or it cannot be told.
+///
+/// ```
+/// use persistent_map_file::is_regular_file;
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path();
+/// assert!(!is_regular_file(&dir.join("app.db"))?); // to be made
+/// assert!(is_regular_file(dir).unwrap_err().to_string().contains("it is a directory"));
+/// # Ok::<(), persistent_map_core::PersistentError>(())
+/// ```
 pub fn is_regular_file(path: &Path) -> Result<bool> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => Ok(true),
@@ -120,6 +154,20 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 /// Makes a new name, or a file's disappearance, durable: it is when its directory is.
 ///
+/// ```
+/// use std::fs::{self, File};
+///
+/// use persistent_map_file::sync_directory_of;
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let (path, new) = (dir.path().join("app.txt"), dir.path().join("app.txt.new"));
+/// fs::write(&new, "contents")?;
+/// File::open(&new)?.sync_all()?;
+/// fs::rename(&new, &path)?;
+/// sync_directory_of(&path)?; // only now a power cut leaves the new file
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
 /// # Errors
 /// The directory cannot be opened or synced; the name may not survive a power cut.
 #[cfg(unix)]
@@ -141,6 +189,15 @@ pub fn sync_directory_of(_: &Path) -> io::Result<()> {
 
 /// The error for a path that cannot be used. `cause` becomes a part of the reason, so that it is seen where only the
 /// message is printed.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use persistent_map_file::refused;
+///
+/// let error = refused(Path::new("app.txt"), "it is not a text file", "Name a file of this program", None);
+/// assert_eq!(error.to_string(), "cannot use app.txt: it is not a text file. Name a file of this program");
+/// ```
 pub fn refused(
     path: &Path,
     reason: impl Into<String>,

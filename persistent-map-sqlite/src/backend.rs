@@ -76,23 +76,7 @@ impl SqliteBackend {
         Self::builder(path).open().await
     }
 
-    /// Options for opening a database.
-    ///
-    /// ```
-    /// use persistent_map_sqlite::{SqliteBackend, Synchronous};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> persistent_map_core::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let backend = SqliteBackend::builder(dir.path().join("app.db"))
-    ///     .table("sessions")
-    ///     .synchronous(Synchronous::Normal)
-    ///     .page_cache(64 << 20)
-    ///     .open()
-    ///     .await?;
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// Options for opening a database. For an example see [`SqliteBuilder`].
     pub fn builder(path: impl Into<PathBuf>) -> SqliteBuilder {
         SqliteBuilder {
             settings: Settings::new(path.into()),
@@ -436,6 +420,41 @@ impl<C> fmt::Debug for SqliteBackend<C> {
 }
 
 /// Options for opening a database. From [`SqliteBackend::builder`].
+///
+/// ```
+/// use persistent_map_sqlite::{SqliteBackend, Synchronous};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> persistent_map_core::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let backend = SqliteBackend::builder(dir.path().join("app.db"))
+///     .table("sessions")
+///     .synchronous(Synchronous::Normal) // faster; a power cut may take the latest writes
+///     .page_cache(64 << 20)
+///     .shared_reads(true) // `sqlite3 app.db` may look at it meanwhile
+///     .quick_check(true)
+///     .open()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// To be set once, after what they are for has happened:
+///
+/// ```
+/// # use persistent_map_sqlite::SqliteBackend;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> persistent_map_core::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("app.db");
+/// let backend = SqliteBackend::builder(path)
+///     .accept_missing_wal(true) // another tool has merged the `-wal` file
+///     .accept_other_types(true) // a field was renamed
+///     .open()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a builder does nothing until `open` is awaited"]
 #[derive(Debug, Clone)]
 pub struct SqliteBuilder<C = Bincode> {

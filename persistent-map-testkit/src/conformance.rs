@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::fixture::Fixture;
 
-/// What became of one behaviour.
+/// What became of one behaviour. From [`check_all`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verdict {
@@ -73,6 +73,21 @@ macro_rules! verdicts {
 
 /// Runs all behaviours and says which of them hold. For checking the kit itself, and for backends whose set-up does not
 /// fit a test for each. Dropping the future leaves the behaviour that runs to itself, and begins no other.
+///
+/// ```
+/// use persistent_map_memory::InMemoryBackend;
+/// use persistent_map_testkit::{Item, check_all, open_with};
+///
+/// # #[tokio::main]
+/// # async fn main() {
+/// let fixture = open_with::<String, Item, _, _>(|_dir| async { Ok(InMemoryBackend::new()) });
+/// for verdict in check_all(fixture).await {
+///     if let Some(failure) = verdict.failure {
+///         panic!("{}: {failure}", verdict.behaviour);
+///     }
+/// }
+/// # }
+/// ```
 pub async fn check_all<F: Fixture>(fixture: F) -> Vec<Verdict> {
     let fixture = &Arc::new(fixture);
     crate::for_each_behaviour!((verdicts) fixture)

@@ -23,6 +23,10 @@ use persistent_map_core::{
 ///
 /// let map = PersistentMap::new(disk.one_at_a_time_backend()).await?;
 /// assert_eq!(map.get("a"), Some(1));
+///
+/// let before = disk.copy(); // what a crash at this moment leaves
+/// map.clear().await?;
+/// assert_eq!((before.entries().len(), disk.entries().len()), (1, 0));
 /// # Ok(())
 /// # }
 /// ```
@@ -35,7 +39,7 @@ impl<K: Key, V: Value> Disk<K, V> {
         Disk(Arc::default())
     }
 
-    /// A backend with atomic batches on this disk.
+    /// A backend with atomic batches on this disk. For an example see [`Disk`].
     pub fn backend(&self) -> DiskBackend<K, V> {
         DiskBackend {
             disk: self.clone(),
@@ -79,7 +83,7 @@ impl<K, V> Clone for Disk<K, V> {
     }
 }
 
-/// A backend on a [`Disk`]. Each write first gives way to other tasks once, as real I/O does.
+/// A backend on a disk. From [`Disk::backend`]. Each write first gives way to other tasks once, as real I/O does.
 #[derive(Debug)]
 pub struct DiskBackend<K, V> {
     disk: Disk<K, V>,

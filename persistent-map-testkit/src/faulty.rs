@@ -9,7 +9,25 @@ use persistent_map_core::{
 };
 use tokio::sync::{RwLock, RwLockWriteGuard, watch};
 
-/// How a write fails.
+/// How a write fails, if [`Faults`] say so.
+///
+/// ```
+/// use persistent_map_core::{Outcome, PersistentMap, Result};
+/// use persistent_map_testkit::{Disk, Fault, Faults};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// for fault in Fault::ALL {
+///     let faults = Faults::new();
+///     let map = PersistentMap::new(faults.wrap(Disk::<u8, u8>::new().backend())).await?;
+///     faults.fail_next(fault);
+///     let error = map.insert(1, 1).await.unwrap_err();
+///     assert_eq!(error.outcome() == Outcome::NotApplied, fault == Fault::Refused);
+///     assert_eq!(map.get(&1), None);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -51,6 +69,16 @@ impl Fault {
 /// assert_eq!(error.outcome(), Outcome::NotApplied);
 /// assert_eq!(map.get("a"), None);
 /// assert_eq!(map.insert("a".to_string(), 1).await?, None);
+///
+/// faults.fail_nth(2, Fault::Refused); // not the next one, but the one after it
+/// map.remove("a").await?;
+/// assert!(map.insert("a".to_string(), 2).await.is_err());
+///
+/// faults.fail_always(Fault::Refused); // a full disk; with `fail_from`, one that will be
+/// assert!(map.insert("a".to_string(), 3).await.is_err() && map.insert("a".to_string(), 4).await.is_err());
+/// faults.heal();
+/// map.insert("a".to_string(), 5).await?;
+/// assert_eq!(faults.writes(), 7);
 /// # Ok(())
 /// # }
 /// ```
@@ -81,7 +109,7 @@ impl Faults {
         Self::default()
     }
 
-    /// A backend that fails as these switches say.
+    /// A backend that fails as these switches say. For an example see [`Faults`].
     pub fn wrap<B>(&self, inner: B) -> Faulty<B> {
         Faulty {
             inner,
@@ -141,13 +169,30 @@ impl Faults {
         self.0.paused.send_replace(true);
     }
 
-    /// Lets waiting writes go on.
+    /// Lets writes go on that wait since [`pause`](Self::pause).
     pub fn resume(&self) {
         self.0.paused.send_replace(false);
     }
 
     /// Waits until no write is under way, and lets none begin before the guard is dropped. So that the files of a store can
     /// be copied as they are at one moment. Dropping the future holds nothing.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_testkit::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let (faults, disk) = (Faults::new(), Disk::new());
+    /// let map = PersistentMap::new(faults.wrap(disk.backend())).await?;
+    /// let writes = tokio::spawn(async move { map.insert(1, 1).await });
+    /// let stillness = faults.hold_still().await;
+    /// let copy = disk.copy(); // with the entry or without it, and nothing between
+    /// drop(stillness);
+    /// # assert!(copy.entries().len() < 2);
+    /// # writes.await.unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn hold_still(&self) -> Stillness<'_> {
         Stillness {
             _guard: self.0.still.write().await,
@@ -201,7 +246,7 @@ pub struct Stillness<'a> {
     _guard: RwLockWriteGuard<'a, ()>,
 }
 
-/// A backend that does what the inner one does, unless its [`Faults`] say otherwise.
+/// A backend that does what the inner one does, unless its [`Faults`] say otherwise. From [`Faults::wrap`].
 #[derive(Debug)]
 pub struct Faulty<B> {
     inner: B,

@@ -13,6 +13,47 @@ use crate::sample::Sample;
 /// Opens the backend under test.
 ///
 /// [`open_with`] makes one from a closure. Implement the trait yourself if the store does not live in a directory.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::io;
+/// use std::path::{Path, PathBuf};
+/// use std::sync::Mutex;
+///
+/// use persistent_map_testkit::{Disk, DiskBackend, Fixture, Item, check_all};
+///
+/// /// A server with databases, say. Directories are names here.
+/// #[derive(Default)]
+/// struct Server(Mutex<HashMap<PathBuf, Disk<String, Item>>>);
+///
+/// impl Server {
+///     fn database(&self, dir: &Path) -> Disk<String, Item> {
+///         self.0.lock().unwrap().entry(dir.to_path_buf()).or_default().clone()
+///     }
+/// }
+///
+/// impl Fixture for Server {
+///     type Key = String;
+///     type Value = Item;
+///     type Backend = DiskBackend<String, Item>;
+///
+///     async fn open(&self, dir: &Path) -> persistent_map_core::Result<Self::Backend> {
+///         Ok(self.database(dir).backend())
+///     }
+///     fn crash(&self, from: &Path, to: &Path) -> io::Result<()> {
+///         let left = self.database(from).copy();
+///         self.0.lock().unwrap().insert(to.to_path_buf(), left);
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main]
+/// # async fn main() {
+/// let verdicts = check_all(Server::default()).await;
+/// # let failed: Vec<_> = verdicts.iter().filter(|verdict| verdict.failure.is_some()).collect();
+/// # assert!(failed.is_empty(), "{failed:?}");
+/// # }
+/// ```
 pub trait Fixture: Send + Sync + 'static {
     /// The key type to test with.
     type Key: Key + Sample + Debug;
@@ -36,18 +77,8 @@ pub trait Fixture: Send + Sync + 'static {
     }
 }
 
-/// A fixture that calls `open` with a directory.
-///
-/// ```
-/// use persistent_map_memory::InMemoryBackend;
-/// use persistent_map_testkit::{Item, check_all, open_with};
-///
-/// # #[tokio::main]
-/// # async fn main() {
-/// let fixture = open_with::<String, Item, _, _>(|_dir| async { Ok(InMemoryBackend::new()) });
-/// assert!(check_all(fixture).await.iter().all(|verdict| verdict.failure.is_none()));
-/// # }
-/// ```
+/// A fixture that calls `open` with a directory. For an example see [`check_all`](crate::check_all) and
+/// [`conformance!`](crate::conformance).
 pub fn open_with<K, V, F, R>(open: F) -> OpenWith<K, V, F>
 where
     F: Fn(PathBuf) -> R + Send + Sync + 'static,

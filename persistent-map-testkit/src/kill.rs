@@ -52,6 +52,17 @@ macro_rules! kills {
 
 /// What [`kills!`](crate::kills) makes a test of. `test` is the path of the test that calls this, with its crate.
 ///
+/// ```no_run
+/// use persistent_map_memory::InMemoryBackend as MyBackend;
+/// use persistent_map_testkit::{Item, open_with, survives_kills};
+///
+/// #[test]
+/// #[ignore = "takes a minute"]
+/// fn acknowledged_writes_survive() {
+///     let fixture = open_with::<String, Item, _, _>(|_dir| async { Ok(MyBackend::new()) });
+///     survives_kills(concat!(module_path!(), "::acknowledged_writes_survive"), &fixture);
+/// }
+/// ```
 /// # Panics
 /// If a promise was broken.
 pub fn survives_kills<F: Fixture>(test: &str, fixture: &F) {

@@ -9,6 +9,30 @@ use persistent_map_core::Result;
 /// Checks that `open` fails with an error that names the file at `path` and contains all of these words, and that it
 /// changes nothing: neither the file, nor what is beside it. Returns the text of the error.
 ///
+/// ```
+/// use std::path::Path;
+///
+/// use persistent_map_core::Result;
+/// use persistent_map_file::refused;
+/// use persistent_map_testkit::assert_refused;
+///
+/// /// The backend's.
+/// async fn open(path: &Path) -> Result<()> {
+///     if std::fs::read(path)?.starts_with(b"shelf 1\n") {
+///         return Ok(());
+///     }
+///     Err(refused(path, "it is not a shelf", "Name a file that this program has made", None))
+/// }
+///
+/// # #[tokio::main]
+/// # async fn main() {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("notes.txt");
+/// std::fs::write(&path, "Buy milk.").unwrap();
+/// let text = assert_refused(&path, &["not a shelf", "Name a file"], open(&path)).await;
+/// assert!(!text.contains("milk"));
+/// # }
+/// ```
 /// # Panics
 /// If that is not so.
 pub async fn assert_refused<T>(

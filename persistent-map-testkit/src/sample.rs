@@ -3,6 +3,21 @@
 use serde::{Deserialize, Serialize};
 
 /// A type that can make any number of different values of itself, the awkward ones first.
+///
+/// ```
+/// use persistent_map_testkit::Sample;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// struct Account { owner: String, balance: Option<u64> }
+///
+/// impl Sample for Account {
+///     fn sample(n: u64) -> Self {
+///         Account { owner: String::sample(n), balance: (n > 0).then(|| u64::sample(n)) }
+///     }
+/// }
+/// assert_ne!(Account::sample(0), Account::sample(1));
+/// ```
 pub trait Sample {
     /// The `n`-th value: the same each time, and different from that of any other `n`.
     fn sample(n: u64) -> Self;
@@ -47,7 +62,8 @@ impl Sample for u64 {
     }
 }
 
-/// A value with a bit of everything, of sizes from a few bytes to 100 KiB.
+/// A value with a bit of everything, of sizes from a few bytes to 100 KiB. For an example see
+/// [`conformance!`](crate::conformance).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// Makes it different from all others.

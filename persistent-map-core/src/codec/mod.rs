@@ -49,11 +49,36 @@ pub use self::message_pack::MessagePack;
 /// Errors must not contain the value. [`CodecError::new`] takes care of the messages that serde makes.
 ///
 /// ```
+/// use persistent_map_core::codec::CodecError;
 /// use persistent_map_core::{Bincode, Codec};
+/// use serde::{Serialize, de::DeserializeOwned};
 ///
-/// let bytes = Bincode.encode(&("a", 1u64))?;
-/// assert_eq!(Bincode.decode::<(String, u64)>(&bytes)?, ("a".to_string(), 1));
-/// # Ok::<(), persistent_map_core::codec::CodecError>(())
+/// /// Bincode behind a byte that nothing else begins with.
+/// struct Marked;
+///
+/// impl Codec for Marked {
+///     fn id(&self) -> &'static str {
+///         "marked bincode"
+///     }
+///     fn encode_into<T: Serialize + ?Sized>(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+///         bytes.push(0xc5);
+///         Bincode.encode_into(value, bytes)
+///     }
+///     fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CodecError> {
+///         match bytes {
+///             [0xc5, rest @ ..] => Bincode.decode(rest),
+///             _ => Err(CodecError::new("the mark is missing")),
+///         }
+///     }
+///     fn fingerprint<T: DeserializeOwned>(&self) -> String {
+///         Bincode.fingerprint::<T>()
+///     }
+/// }
+///
+/// let bytes = Marked.encode(&("a", 1u64))?;
+/// assert_eq!(Marked.decode::<(String, u64)>(&bytes)?, ("a".to_string(), 1));
+/// assert!(Marked.decode::<(String, u64)>(&bytes[1..]).is_err());
+/// # Ok::<(), CodecError>(())
 /// ```
 pub trait Codec: Send + Sync + 'static {
     /// A short name that is stored with the data and compared at open.
@@ -96,6 +121,14 @@ pub trait Codec: Send + Sync + 'static {
 }
 
 /// Why a codec could not encode or decode. The message names types and positions, never the value.
+///
+/// ```
+/// use persistent_map_core::codec::CodecError;
+///
+/// let cause = "x".parse::<u8>().unwrap_err();
+/// let error = CodecError::new("invalid type: string \"hunter2\", expected u8").with_source(cause);
+/// assert_eq!(error.to_string(), "invalid type: string …, expected u8");
+/// ```
 #[derive(Debug, Clone)]
 pub struct CodecError {
     message: String,
@@ -105,13 +138,6 @@ pub struct CodecError {
 impl CodecError {
     /// An error with serde's message, less the value that serde quotes in it
     /// (``invalid value: string "..", expected ..``).
-    ///
-    /// ```
-    /// use persistent_map_core::codec::CodecError;
-    ///
-    /// let error = CodecError::new("invalid type: string \"hunter2\", expected u8");
-    /// assert_eq!(error.to_string(), "invalid type: string …, expected u8");
-    /// ```
     pub fn new(message: impl AsRef<str>) -> Self {
         CodecError {
             message: without_values(message.as_ref()),

@@ -11,7 +11,7 @@ use super::{End, Record};
 /// How many calls of one kind are shown.
 const SHOWN: usize = 8;
 
-/// A history that no order of its calls explains.
+/// A history that no order of its calls explains. From [`History::check`](super::History::check).
 ///
 /// Its text names the key and shows, one call a line and with their stamps: the end of an order of what was answered
 /// before, the first answer that has no place in any, what the key may hold by then, the writes that ran at the same time,
@@ -60,7 +60,8 @@ impl Anomaly {
         }
     }
 
-    /// The key whose history it is. Other keys may have anomalies as well.
+    /// The key whose history it is. Other keys may have anomalies as well. For an example see
+    /// [`History`](super::History).
     pub fn key(&self) -> u64 {
         self.key
     }

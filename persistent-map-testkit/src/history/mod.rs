@@ -121,7 +121,8 @@ impl History {
         }))
     }
 
-    /// Stamps the beginning of a call: to be called before the map is. The task is for the reader of an [`Anomaly`].
+    /// Stamps the beginning of a call: to be called before the map is. The task is for the reader of an [`Anomaly`]. For an
+    /// example see [`History`].
     #[must_use = "a call whose handle is dropped counts as unanswered"]
     pub fn call(&self, task: usize, key: u64, op: Op) -> Call {
         let call = self.0.tick();
@@ -164,7 +165,7 @@ impl History {
     }
 
     /// Looks for an order of the calls on each key that explains all answers. Calls that have no answer yet count as
-    /// unanswered.
+    /// unanswered. For an example see [`History`].
     ///
     /// # Errors
     /// There is no such order for a key.
@@ -206,7 +207,25 @@ impl Records {
     }
 }
 
-/// A call that has begun. Dropped, it is unanswered.
+/// A call that has begun. Dropped, it is unanswered. From [`History::call`].
+///
+/// ```
+/// use persistent_map_core::{Outcome, PersistentError};
+/// use persistent_map_testkit::{Call, History, Op};
+///
+/// fn ended(call: Call, answer: Result<Option<u64>, PersistentError>) {
+///     match answer {
+///         Ok(value) => call.returned(value),
+///         Err(error) if error.outcome() == Outcome::NotApplied => call.failed(),
+///         Err(_) => call.unanswered(),
+///     }
+/// }
+///
+/// let history = History::new();
+/// ended(history.call(0, 7, Op::Insert(1)), Err(PersistentError::WriterGone));
+/// ended(history.call(0, 7, Op::Get), Ok(Some(1)));
+/// assert!(history.check().is_ok());
+/// ```
 #[derive(Debug)]
 pub struct Call {
     records: Arc<Records>,
@@ -247,7 +266,7 @@ impl Call {
     }
 }
 
-/// What a [`check`](History::check) has looked at.
+/// What a check has looked at. From [`History::check`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Figures {

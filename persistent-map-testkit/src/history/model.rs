@@ -6,6 +6,22 @@ use std::fmt;
 pub(super) type State = Option<u64>;
 
 /// A call on one key.
+///
+/// ```
+/// use persistent_map_testkit::{Answer, History, Op, Rule};
+///
+/// let history = History::new();
+/// let answers: [(Op, Answer); 4] = [
+///     (Op::InsertIfAbsent(1), None.into()),
+///     (Op::CompareAndSwap { expected: Some(2), new: None }, Err(Some(1)).into()),
+///     (Op::Compute(Rule::AddOr { add: 4, or: 0 }), Some(5).into()),
+///     (Op::Contains, true.into()),
+/// ];
+/// for (op, answer) in answers {
+///     history.call(0, 7, op).returned(answer);
+/// }
+/// assert!(history.check().is_ok());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Op {
@@ -34,7 +50,7 @@ pub enum Op {
     Compute(Rule),
 }
 
-/// How [`Op::Compute`] changes an entry.
+/// How [`Op::Compute`] changes an entry. For an example see [`Op`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Rule {
@@ -51,7 +67,7 @@ pub enum Rule {
     },
 }
 
-/// What a call was answered. Made from what the methods of a map return.
+/// What a call was answered. Made from what the methods of a map return. For an example see [`Op`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Answer {
