@@ -348,7 +348,7 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
         let mut claim = Unclaim(Some(self));
         let loaded = async {
             let mut connection = database.connection().await?;
-            schema::agree_on_format(
+            let record = schema::agree_on_format(
                 &mut connection,
                 &self.table,
                 format,
@@ -358,7 +358,8 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
             .await?;
             connection.make_durable(&database.path).await?;
             let check = database.quick_check;
-            read::load(&mut connection, &self.table, &self.location, check, rows).await
+            let (table, location) = (&self.table, &self.location);
+            read::load(&mut connection, table, location, check, record, rows).await
         }
         .await;
         if loaded.is_ok() {

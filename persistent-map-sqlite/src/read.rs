@@ -12,25 +12,25 @@ use sqlx::{AssertSqlSafe, query_scalar};
 use crate::connection::Connection;
 use crate::failure::{damaged, storage};
 use crate::schema::{LARGE_VALUE, ROWS_IN_CHUNK, Table};
-use crate::write::{checksum, set_aside};
+use crate::transaction::Statement;
+use crate::write::{checksum, settle};
 
-/// Gives all rows to `rows`, and moves those that are to be set aside.
+/// Gives all rows to `rows`, and then moves those that are to be set aside and records the types that they were read as,
+/// with one commit.
 pub(crate) async fn load(
     connection: &mut Connection,
     table: &Table,
     location: &Location,
     quick_check: bool,
+    record: Option<Statement>,
     rows: &mut dyn RowSink,
 ) -> Result<()> {
     let bad_keys = all(connection, table, location, quick_check, rows).await?;
     rows.finish()?;
-    if bad_keys.is_empty() {
-        return Ok(());
-    }
     for key in &bad_keys {
         check_place(connection, table, location, key).await?;
     }
-    set_aside(connection, table, &bad_keys, location).await
+    settle(connection, table, record, &bad_keys, location).await
 }
 
 /// A damaged key may be out of order. Then its row cannot be found by it, and would stay where it is.

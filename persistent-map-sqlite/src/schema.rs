@@ -223,27 +223,25 @@ pub(crate) async fn was_left_open(path: &Path) -> Result<bool> {
 }
 
 /// Compares the types of a map with those that its table was made for, or makes the table. A table that exists is not
-/// changed.
+/// changed: what is returned records its types anew, once all rows have turned out to be of them.
 pub(crate) async fn agree_on_format(
     connection: &mut Connection,
     table: &Table,
     format: &Format,
     location: &Location,
     accept_other_types: bool,
-) -> Result<()> {
+) -> Result<Option<Statement>> {
     let Some(found) = recorded_format(connection, table, location).await? else {
-        return create_table(connection, table, format, location).await;
+        create_table(connection, table, format, location).await?;
+        return Ok(None);
     };
     if found.description == format.description && !accept_other_types {
-        return compare(&found, format, location);
+        compare(&found, format, location)?;
+        return Ok(None);
     }
     compare_codecs(&found, format, location)?;
-    if found == *format {
-        return Ok(());
-    }
-    let update = update_record(table, format)?;
-    let doing = || format!("recording the types of {location}");
-    connection.commit(vec![update], doing).await
+    let is_news = found != *format;
+    is_news.then(|| update_record(table, format)).transpose()
 }
 
 /// What a map's bytes mean; `None` if its table was not made yet.

@@ -60,22 +60,30 @@ pub(crate) async fn replace(
     connection.commit(all, doing).await
 }
 
-/// Moves rows to where they are kept and not read, with one commit.
-pub(crate) async fn set_aside(
+/// Does what a load leaves to do, with one commit: the record of the types, and rows moved to where they are kept and not
+/// read.
+pub(crate) async fn settle(
     connection: &mut Connection,
     table: &Table,
-    keys: &[Vec<u8>],
+    record: Option<Statement>,
+    set_aside: &[Vec<u8>],
     location: &Location,
 ) -> Result<()> {
-    let mut statements = Vec::with_capacity(2 * keys.len());
-    for key in keys {
+    let mut statements: Vec<_> = record.into_iter().collect();
+    for key in set_aside {
         for sql in &table.set_aside {
             let mut arguments = SqliteArguments::default();
             bind(&mut arguments, key.as_slice())?;
             statements.push((Arc::clone(sql), arguments));
         }
     }
-    let doing = || format!("setting aside {} rows of {location}", keys.len());
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let doing = || match set_aside.len() {
+        0 => format!("recording the types of {location}"),
+        rows => format!("setting aside {rows} rows of {location}"),
+    };
     connection.commit(statements, doing).await
 }
 
