@@ -8,7 +8,7 @@ use std::panic::resume_unwind;
 
 use crate::backend::{Key, StorageBackend, Value};
 use crate::error::{PersistentError, Result};
-use crate::map::PersistentMap;
+use crate::map::{PersistentMap, is_reading};
 use crate::panics::{caught, contain};
 use crate::transaction::Transaction;
 
@@ -16,8 +16,9 @@ use crate::transaction::Transaction;
 /// [`PersistentMap::blocking`].
 ///
 /// For plain threads and for `tokio::task::spawn_blocking`. The runtime that the map was opened in must be running
-/// meanwhile: a current-thread runtime runs while another thread is in its `block_on`. Inside of async code each call is
-/// refused with [`Panicked`](PersistentError::Panicked); await the map itself there.
+/// meanwhile: a current-thread runtime runs while another thread is in its `block_on`, and otherwise each call waits for
+/// ever. Inside of async code, and inside of [`with`](PersistentMap::with), each call is refused with
+/// [`WouldDeadlock`](PersistentError::WouldDeadlock); await the map itself there.
 ///
 /// Reads need no such handle; [`map`](Self::map) has them.
 ///
@@ -51,7 +52,8 @@ where
     }
 }
 
-/// **Errors** are those of the async calls; and [`Panicked`](PersistentError::Panicked) inside of async code.
+/// **Errors** are those of the async calls; and [`WouldDeadlock`](PersistentError::WouldDeadlock) inside of async code and
+/// of [`with`](PersistentMap::with).
 #[allow(
     clippy::missing_errors_doc,
     reason = "said once for all, and at the async call of the same name"
@@ -83,12 +85,22 @@ where
         &self,
         call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
+        if is_reading() {
+            return Err(E::from(PersistentError::WouldDeadlock {
+                place: "inside of `with`",
+                advice: "Write when `with` has returned; to change the value in place, use `update`",
+            }));
+        }
         let runtime = &self.0.shared.runtime;
-        let code = "a blocking call inside of async code (await the map itself there)";
-        match contain(code, || runtime.block_on(caught(call)))? {
-            Ok(result) => result,
+        match contain("tokio", || runtime.block_on(caught(call))) {
+            Ok(Ok(result)) => result,
             // Not ours: the caller's own code, in a call that they gave to `wait`.
-            Err(panic) => resume_unwind(panic),
+            Ok(Err(panic)) => resume_unwind(panic),
+            // It panics there, and only there.
+            Err(_) => Err(E::from(PersistentError::WouldDeadlock {
+                place: "inside of async code",
+                advice: "Await the map itself there, or make the call in `spawn_blocking`",
+            })),
         }
     }
 

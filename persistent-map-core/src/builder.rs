@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tracing::Instrument as _;
 
 use crate::backend::{Key, StorageBackend, Value};
@@ -307,6 +307,7 @@ where
             flights: Flights::new(),
             runtime: runtime.clone(),
             resident: capabilities.resident,
+            released: OnceCell::new(),
         });
 
         let engine = match self.write_mode {

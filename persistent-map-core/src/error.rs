@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::codec::CodecError;
-use crate::message::{brief, count, whole};
+use crate::message::{about_owner, brief, count, whole};
 use crate::row::CorruptRow;
 
 /// The result of every fallible call in this crate.
@@ -194,8 +194,9 @@ pub enum PersistentError {
 
     /// The store is open already, here or in another process.
     #[error(
-        "{} is already open, by {owner}. Close that map first (`close().await`), or share it by `clone()`",
-        .path.display()
+        "{} is already open, by {owner}. {advice}",
+        .path.display(),
+        advice = about_owner(.owner)
     )]
     InUse {
         /// The file.
@@ -217,7 +218,10 @@ pub enum PersistentError {
     },
 
     /// The map was closed, or its runtime has ended. Nothing was applied.
-    #[error("the map is closed; open it again to write")]
+    #[error(
+        "the map is closed, or the runtime that it was opened in has ended (each `#[tokio::test]` has one of its own); open it \
+         again to write"
+    )]
     Closed,
 
     /// The runtime that the map was opened in ended before it answered.
@@ -243,6 +247,15 @@ pub enum PersistentError {
         during: &'static str,
         /// Whether the change may have happened.
         outcome: Outcome,
+    },
+
+    /// A [blocking](crate::Blocking) call would have stopped the thread that it waits for. Nothing was applied.
+    #[error("a blocking call {place} would wait for itself; nothing was applied. {advice}")]
+    WouldDeadlock {
+        /// Where it was made.
+        place: &'static str,
+        /// What to do instead.
+        advice: &'static str,
     },
 
     /// `clear` or `retain` stopped half way on a backend that removes one entry at a time. Memory and store agree.

@@ -1,6 +1,7 @@
 //! The map that applications hold.
 
 use std::borrow::Borrow;
+use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use crate::backend::{Key, StorageBackend, Value};
 use crate::capabilities::Capabilities;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{PersistentError, Result};
 use crate::events::{Subscription, Watch};
 use crate::iter::{Iter, Keys, Values};
 use crate::panics::contain;
@@ -119,7 +120,10 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.shared.cache.with(key, read)
+        self.shared.cache.with(key, |value| {
+            let _reading = Reading::new();
+            read(value)
+        })
     }
 
     /// Whether there is an entry for `key`.
@@ -363,7 +367,8 @@ where
     /// - [`Storage`](crate::PersistentError::Storage): the store could not be flushed or closed in an orderly way.
     /// - [`Unsaved`](crate::PersistentError::Unsaved): with `WriteMode::Behind`, not everything could be stored, at a last
     ///   try. The store is released, and those entries are lost.
-    /// - [`WriterGone`](crate::PersistentError::WriterGone): the runtime of the map has ended.
+    /// - [`WriterGone`](crate::PersistentError::WriterGone): the runtime of the map has ended, and with it what was not stored
+    ///   yet. The store is released.
     ///
     /// # Cancel safety
     /// Once the future was polled the map closes on its own, and another `close` waits for it.
@@ -383,7 +388,11 @@ where
     /// # }
     /// ```
     pub async fn close(&self) -> Result<()> {
-        self.engine.close(&self.shared).await
+        let end = self.engine.close(&self.shared).await;
+        if matches!(end, Err(PersistentError::WriterGone)) {
+            self.shared.release().await;
+        }
+        end
     }
 
     async fn write(&self, write: Write<K, V>) -> Result<Option<V>> {
@@ -575,6 +584,32 @@ where
             .field("phase", &self.stats().phase)
             .finish_non_exhaustive()
     }
+}
+
+thread_local! {
+    /// How many closures of `with` this thread is in.
+    static READING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// While it lives, this thread holds a lock that a writer may need.
+struct Reading;
+
+impl Reading {
+    fn new() -> Self {
+        READING.set(READING.get() + 1);
+        Reading
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        READING.set(READING.get() - 1);
+    }
+}
+
+/// Whether this thread is in a closure of `with`, so that it must not wait for a write.
+pub(crate) fn is_reading() -> bool {
+    READING.get() > 0
 }
 
 /// The key that a borrowed one stands for.

@@ -32,6 +32,15 @@ pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
+/// What to do about somebody who has the store.
+pub(crate) fn about_owner(owner: &str) -> &'static str {
+    if owner.contains("this process") || owner.contains("this very process") {
+        "Close that map first (`close().await`), or share it by `clone()`"
+    } else {
+        "One process at a time can have it: stop that one, or ask it for the entries"
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -119,6 +128,10 @@ mod tests {
                 during: "`Hash`",
                 outcome: Outcome::NotApplied,
             },
+            PersistentError::WouldDeadlock {
+                place: "inside of async code",
+                advice: "Advice",
+            },
             PersistentError::PartlyCleared {
                 removed: 1,
                 cause: cause(),
@@ -170,7 +183,7 @@ mod tests {
     fn name(error: &PersistentError) -> &'static str {
         names! { error;
             Storage Unstorable TooLarge Corrupt Damaged Mismatch Refused InUse Poisoned Closed WriterGone Unsupported
-            Panicked PartlyCleared Unsaved NotAsWritten NoRuntime
+            Panicked WouldDeadlock PartlyCleared Unsaved NotAsWritten NoRuntime
         }
     }
 }

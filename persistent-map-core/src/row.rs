@@ -90,8 +90,9 @@ impl CorruptRow {
     /// What to do about it.
     pub(crate) fn advice(&self) -> &'static str {
         if self.intact {
-            "Open the map with the types that it was written for. If the type was narrowed on purpose, \
-             `.on_corrupt(OnCorrupt::Quarantine)` sets aside the rows that no longer fit"
+            "Open the map with the types that it was written for, or upgrade the values with `Builder::migrate`. A field that is \
+             new may have `#[serde(default)]`, a renamed one `#[serde(alias = \"..\")]`. If the type was narrowed on purpose, \
+             `.on_corrupt(OnCorrupt::Quarantine)` sets aside the rows that no longer fit, as long as others do"
         } else {
             "Restore the file from a backup (and move a `-wal` or `.journal` file away that is not from the same backup), or \
              open it with `.on_corrupt(OnCorrupt::Quarantine)` to set such rows aside"

@@ -18,6 +18,7 @@ use crate::backend::{Key, StorageBackend, Value};
 use crate::backlog::{Backlog, Note};
 use crate::error::{PersistentError, Result};
 use crate::local::Local;
+use crate::message::count;
 use crate::panics::contain;
 use crate::pending::prepared_bytes;
 use crate::shared::SharedMap;
@@ -275,9 +276,24 @@ impl<K: Key, V: Value, B, S> Drop for Saver<K, V, B, S> {
                 entries = left,
                 "the runtime has ended before these entries were stored"
             );
+            tell_those_who_do_not_listen(left);
         }
         self.shared.abandon();
         self.backlog.wake_all();
+    }
+}
+
+/// Entries are lost, and nobody has an answer that says so.
+#[allow(
+    clippy::print_stderr,
+    reason = "without a subscriber of `tracing` it would be told to nobody"
+)]
+fn tell_those_who_do_not_listen(entries: usize) {
+    if !tracing::dispatcher::has_been_set() {
+        let entries = count(entries as u64, "entry was", "entries were");
+        eprintln!(
+            "persistent-map: {entries} not stored, because the runtime has ended. Call `close().await` on the map before that"
+        );
     }
 }
 

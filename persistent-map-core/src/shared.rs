@@ -4,6 +4,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
 use tracing::Instrument as _;
 
 use crate::backend::{Key, StorageBackend, Value};
@@ -28,6 +29,8 @@ pub(crate) struct Shared<K, V, B, S> {
     pub(crate) runtime: Handle,
     /// There is no store.
     pub(crate) resident: bool,
+    /// What came of releasing the store without the task that does it otherwise.
+    pub(crate) released: OnceCell<Result<()>>,
 }
 
 impl<K, V, B, S> Shared<K, V, B, S>
@@ -251,6 +254,16 @@ where
         }
         self.status.end(result);
         self.events.end();
+    }
+
+    /// Releases the store where the task has gone, with its runtime, that would have done it.
+    pub(crate) async fn release(&self) {
+        let closed = self
+            .released
+            .get_or_init(|| contain_async("the backend", async { self.backend.close().await }));
+        if let Err(error) = closed.await {
+            tracing::error!(target: "persistent_map", %error, "cannot release the store");
+        }
     }
 
     /// Compares what is stored with the entries of one moment, at which all of them are stored.

@@ -66,14 +66,61 @@ fn a_blocking_call_works_where_blocking_is_allowed_and_is_refused_elsewhere() {
                 .await
                 .unwrap();
             let error = here.unwrap_err();
-            assert!(matches!(error, PersistentError::Panicked { .. }), "{error}");
             assert!(
-                error.to_string().contains("await the map itself"),
+                matches!(error, PersistentError::WouldDeadlock { .. }),
                 "{error}"
             );
+            assert!(error.to_string().contains("spawn_blocking"), "{error}");
             assert_eq!(map.get(&1), Some(1));
             map.insert(1, 3).await.unwrap();
         });
+    }
+}
+
+/// The reader holds what the writer waits for, whatever the key: keys share locks.
+#[test]
+fn a_blocking_call_inside_of_a_read_is_refused() {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let map = runtime
+        .block_on(PersistentMap::new(Disk::new().backend()))
+        .unwrap();
+    let blocking = map.blocking();
+    blocking.insert(1, 1).unwrap();
+    let inside = || map.with(&1, |value| blocking.insert(1, value + 1));
+    let nested = map.with(&1, |_| inside()).flatten();
+    for refused in [inside(), nested] {
+        let error = refused.unwrap().unwrap_err();
+        assert!(
+            matches!(error, PersistentError::WouldDeadlock { .. }),
+            "{error}"
+        );
+    }
+    let panicked = catch_unwind(AssertUnwindSafe(|| map.with(&1, |_| panic!("planted"))));
+    assert!(panicked.is_err());
+    assert_eq!(blocking.insert(1, 2).unwrap(), Some(1));
+}
+
+/// Nobody is left who would do it, and the handles may live on in a `static`.
+#[test]
+fn closing_after_the_runtime_has_ended_releases_the_store_once() {
+    let capabilities = Capabilities::one_at_a_time();
+    for mode in [WriteMode::Through, WriteMode::Behind(Behind::new())] {
+        let backend = Counting::new(capabilities);
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let open = PersistentMap::builder(Arc::clone(&backend)).write_mode(mode);
+        let map = runtime.block_on(open.open()).unwrap();
+        drop(runtime);
+        assert_eq!(backend.closed.load(Ordering::SeqCst), 0);
+        let other = Builder::new_current_thread().build().unwrap();
+        for _ in 0..2 {
+            let end = other.block_on(map.close());
+            assert!(matches!(end, Err(PersistentError::WriterGone)), "{end:?}");
+            assert_eq!(backend.closed.load(Ordering::SeqCst), 1);
+        }
     }
 }
 

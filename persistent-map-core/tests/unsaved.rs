@@ -267,6 +267,31 @@ fn a_runtime_that_ends_logs_what_it_takes_along() {
     assert_eq!(lives(true, true), 1);
 }
 
+/// In a process of its own, because others of these tests listen.
+#[test]
+fn what_a_runtime_takes_along_is_printed_if_nobody_listens() {
+    const CHILD: &str = "PERSISTENT_MAP_TEST_UNHEARD";
+    const NAME: &str = "what_a_runtime_takes_along_is_printed_if_nobody_listens";
+    if std::env::var_os(CHILD).is_some() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let map = runtime.block_on(behind(Disk::new().backend(), lazy()));
+        runtime.block_on(map.insert(1, 1)).unwrap();
+        return;
+    }
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([NAME, "--exact", "--nocapture"])
+        .env(CHILD, "")
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(child.stderr).unwrap();
+    assert!(child.status.success(), "{printed}");
+    assert!(printed.contains("1 entry was not stored"), "{printed}");
+    assert!(printed.contains("close().await"), "{printed}");
+}
+
 /// A store that takes one write at a time, does not like thirteen, and fails at fourteen.
 struct Picky(Disk<u32, u32>);
 

@@ -161,6 +161,11 @@ async fn panicked(_: &Path) -> PersistentError {
     map.update(&1, change).await.unwrap_err()
 }
 
+async fn would_deadlock(_: &Path) -> PersistentError {
+    let (map, _) = faulted(true, WriteMode::Through).await;
+    map.blocking().remove(&1).unwrap_err()
+}
+
 async fn partly_cleared(_: &Path) -> PersistentError {
     let (map, faults) = faulted(false, WriteMode::Through).await;
     faults.fail_nth(2, Fault::Refused);
@@ -225,6 +230,7 @@ async fn every_error_of_the_page_can_be_made_and_reads_well() {
         writer_gone is WriterGone and says "runtime", "Open the map again";
         unsupported is Unsupported and says "several entries in one step", "nothing was applied";
         panicked is Panicked and says "panicked", "nothing was applied";
+        would_deadlock is WouldDeadlock and says "inside of async code", "nothing was applied", "spawn_blocking";
         partly_cleared is PartlyCleared and says "only 1 entry was removed", "a fault was injected", "Repeat the call";
         unsaved is Unsaved and says "3 entries were accepted", "a fault was injected", "tries again";
         not_as_written is NotAsWritten and says "1 entry missing", "Another program", "new store";

@@ -275,3 +275,33 @@ async fn golden_files_of_an_older_type_are_upgraded_when_they_are_opened() {
         assert_eq!(map.len(), 7, "{kind} without an upgrade");
     }
 }
+
+/// A handle in a `static` outlives the runtime of the test that has opened the map.
+#[test]
+fn a_map_whose_runtime_has_ended_is_closed_and_opened_again_beside_its_old_handles() {
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    for kind in ["sqlite", "csv"] {
+        let dir = tempfile::tempdir().unwrap();
+        let first = runtime();
+        let old: Map<u32, u32> = first.block_on(open(kind, dir.path(), WriteMode::Through));
+        first.block_on(old.insert(1, 1)).unwrap();
+        drop(first);
+        let second = runtime();
+        second.block_on(async {
+            let refused = old.insert(2, 2).await.unwrap_err();
+            assert!(matches!(refused, PersistentError::Closed), "{refused}");
+            let end = old.close().await.unwrap_err();
+            assert!(matches!(end, PersistentError::WriterGone), "{end}");
+            let new: Map<u32, u32> = open(kind, dir.path(), WriteMode::Through).await;
+            assert_eq!((new.get(&1), old.get(&1)), (Some(1), Some(1)));
+            new.insert(2, 2).await.unwrap();
+            new.close().await.unwrap();
+        });
+    }
+}
