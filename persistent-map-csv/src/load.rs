@@ -11,7 +11,7 @@ use crate::cell::CellError;
 use crate::checkpoint::{EDITED_ADVICE, Index};
 use crate::disk::DiskFile;
 use crate::journal::{Change, Changes, Packed as _, unpack};
-use crate::shape::{Shape, decode_key, encode_key};
+use crate::shape::{Shape, decode_key, encode_key, legible, listed};
 use crate::store::{Found, FoundJournal, RESTORE, Settings, Store, Table};
 use crate::table::{Print, Row, TableReader};
 use crate::text::unguarded;
@@ -226,7 +226,7 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
 
     fn corrupt(&mut self, shape: &Shape, row: &Row, text: &[u8], reason: &str) -> Result<()> {
         let reason =
-            format!("{reason}. If it was edited, correct the line; the file was not changed");
+            legible(reason) + ". If it was edited, correct the line; the file was not changed";
         let mut report = CorruptRow::new(self.location.clone(), row.line, row.key(shape), reason);
         if row.cells.len() == shape.columns.len() {
             report = report.intact();
@@ -339,8 +339,8 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
         Err(refused(
             &self.path,
             format!(
-                "its columns are not those of the writes in the journal beside it, which are `{}`",
-                journal.columns.join("`, `")
+                "its columns are not those of the writes in the journal beside it, which are {}",
+                listed(&journal.columns)
             ),
             "Give the table these columns, in this order; or move the `.journal` file away to do without the writes in it",
             None,
@@ -369,15 +369,17 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
         self.mismatch(
             shape,
             &format!("values with another one: the column `{column}` is missing"),
-            "Add the column, or correct its name in the header",
+            "If the type has changed: upgrade the values with `Builder::migrate`, or give a renamed field its old name by \
+             `#[serde(rename = \"..\")]` (`#[serde(default)]` does not help here). If the table has: add the column, or correct \
+             its name in the header",
         )
     }
 
     fn mismatch(&self, shape: &Shape, expected: &str, advice: &str) -> PersistentError {
         PersistentError::Mismatch {
             place: self.path.display().to_string(),
-            expected: expected.to_string(),
-            found: format!("the columns `{}` (line 1)", shape.columns.join("`, `")),
+            expected: legible(expected),
+            found: format!("the columns {} (line 1)", listed(&shape.columns)),
             advice: format!("{advice}. The file was not changed"),
         }
     }

@@ -269,6 +269,32 @@ impl SharedShape {
     }
 }
 
+/// The names of columns, for a message.
+pub(crate) fn listed(columns: &[String]) -> String {
+    const SHOWN: usize = 20;
+    const NAME: usize = 40;
+    let name = |column: &String| {
+        let end = column.floor_char_boundary(NAME);
+        let more = if end < column.len() { "…" } else { "" };
+        format!("`{}{more}`", legible(&column[..end]))
+    };
+    let shown: Vec<_> = columns.iter().take(SHOWN).map(name).collect();
+    match columns.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// What other people have written, without what a terminal would obey.
+pub(crate) fn legible(text: &str) -> String {
+    let shown = |letter: char| {
+        let escaped = letter.is_control().then(|| letter.escape_default());
+        let plain = escaped.is_none().then_some(letter);
+        escaped.into_iter().flatten().chain(plain)
+    };
+    text.chars().flat_map(shown).collect()
+}
+
 /// A header without rows, and the columns that it lacks for a value.
 fn widened<V: Value>(shape: &Shape, value: &V) -> Shape {
     let mut shape = shape.clone();

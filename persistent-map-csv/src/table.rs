@@ -11,7 +11,7 @@ use persistent_map_file::refused;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::DiskFile;
-use crate::shape::Shape;
+use crate::shape::{Shape, legible, listed};
 use crate::text::{BOM, Dialect, Scan, Scanner, unguarded};
 
 /// The longest row that is read; what is written is at most half of it (see `MAX_ENTRY_BYTES`). A quotation mark that is
@@ -123,11 +123,19 @@ impl TableReader {
                 None => {}
             }
         }
-        let found = comma.unwrap_or_default().join("`, `");
+        if reader.buffer.starts_with(b"SQLite format 3\0") {
+            return Err(refused(
+                path,
+                "it is a SQLite database",
+                "Open it with `SqliteBackend`, or give another file. It was not changed",
+                None,
+            ));
+        }
+        let found = listed(&comma.unwrap_or_default());
         Err(refused(
             path,
             format!(
-                "line 1: there is no column `{key_column}` for the keys; the columns are `{found}`"
+                "line 1: there is no column `{key_column}` for the keys; the columns are {found}"
             ),
             "Name the column that identifies a row with `CsvBackend::new(..).key_column(\"..\")`, or give another file. \
              A table without a header, as persistent-map 0.1 wrote it, is read by `import_0_1`. The file was not changed",
@@ -370,7 +378,7 @@ pub(crate) fn fault(
 ) -> PersistentError {
     refused(
         path,
-        format!("line {line}: {}", reason.into()),
+        format!("line {line}: {}", legible(&reason.into())),
         &format!("{advice}. The file was not changed"),
         None,
     )

@@ -239,7 +239,12 @@ async fn faults_of_the_header() {
     assert_refused(&utf16, &["UTF-16", "CSV UTF-8"]).await;
     assert_refused(
         "code,name,country,people\nA,secret,,\n",
-        &["line 1", "column `lat` is missing", "Add the column"],
+        &[
+            "line 1",
+            "column `lat` is missing",
+            "add the column",
+            "migrate",
+        ],
     )
     .await;
     // A column that is an `Option` must be there as well: it may be a misspelt one.
@@ -255,6 +260,29 @@ async fn faults_of_the_header() {
         &["line 1", "not UTF-8", "CSV UTF-8"],
     )
     .await;
+
+    assert_refused(
+        b"SQLite format 3\0and so on",
+        &["a SQLite database", "SqliteBackend"],
+    )
+    .await;
+    // What a terminal would obey is shown, not sent to it.
+    let colour = "\u{1b}[31m";
+    for header in [
+        format!("id,{colour}\n1,a\n"),
+        format!("code,{colour},{colour}\nA,b,c\n"),
+        format!("code,{colour}\nA,b\n"),
+    ] {
+        let (_dir, path) = file(header);
+        let open = open(&path);
+        let text = persistent_map_testkit::assert_refused(&path, &["\\u{1b}[31m"], open).await;
+        assert!(!text.contains(char::is_control), "{text:?}");
+    }
+    let (_dir, path) = file("x".repeat(1000) + &",y".repeat(1000) + "\n");
+    let open = open(&path);
+    let text =
+        persistent_map_testkit::assert_refused(&path, &["line 1", "`y`", "more"], open).await;
+    assert!(text.len() < 1000, "{text}");
 
     let (_dir, path) = file("code,name\nA,secret\n");
     assert_refused_by::<u64>(backend(&path), &path, &["line 1", "no column `value`"]).await;

@@ -118,16 +118,14 @@ pub fn regular(file: File) -> io::Result<File> {
 pub fn is_regular_file(path: &Path) -> Result<bool> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => Ok(true),
-        Ok(metadata) => Err(refused(
-            path,
-            if metadata.is_dir() {
-                "it is a directory"
+        Ok(metadata) => {
+            let (reason, advice) = if metadata.is_dir() {
+                ("it is a directory", "Name a file in it")
             } else {
-                "it is not a regular file"
-            },
-            "Name a file, as in `data/app.db`",
-            None,
-        )),
+                ("it is not a regular file", "Name one that is")
+            };
+            Err(refused(path, reason, advice, None))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(refused(
             path,
