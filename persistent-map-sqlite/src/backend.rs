@@ -371,26 +371,30 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
     async fn apply(&self, batch: &[ByteWrite<'_>]) -> Result<()> {
         let database = self.database()?;
         let mut connection = database.connection().await?;
-        write::batch(&mut connection, &self.table, batch, &self.location).await
+        write::batch(&mut connection, &self.table, batch, &self.location).await?;
+        database.check_name(|| format!("writing to {}", self.location))
     }
 
     async fn clear(&self) -> Result<()> {
         let database = self.database()?;
         let mut connection = database.connection().await?;
-        write::clear(&mut connection, &self.table, &self.location).await
+        write::clear(&mut connection, &self.table, &self.location).await?;
+        database.check_name(|| format!("clearing {}", self.location))
     }
 
     async fn read_back(&self, rows: &mut dyn RowSink) -> Result<()> {
         let database = self.database()?;
         let mut connection = database.connection().await?;
         let check = database.quick_check;
-        read::back(&mut connection, &self.table, &self.location, check, rows).await
+        read::back(&mut connection, &self.table, &self.location, check, rows).await?;
+        database.check_name(|| format!("reading {}", self.location))
     }
 
     async fn replace(&self, format: &Format, rows: &[ByteWrite<'_>]) -> Result<()> {
         let database = self.database()?;
         let mut connection = database.connection().await?;
-        write::replace(&mut connection, &self.table, format, rows, &self.location).await
+        write::replace(&mut connection, &self.table, format, rows, &self.location).await?;
+        database.check_name(|| format!("replacing the entries of {}", self.location))
     }
 
     async fn flush(&self) -> Result<()> {

@@ -1,7 +1,8 @@
 //! One open database, from opening to closing: who uses it, and which map has which table.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use tokio::sync::{MappedMutexGuard, Mutex as AsyncMutex, MutexGuard, oneshot};
 
 use crate::connection::Connection;
 use crate::failure::storage;
-use crate::file::{self, Target};
+use crate::file::{self, Identity, Target};
 use crate::schema;
 use crate::settings::Settings;
 
@@ -27,6 +28,8 @@ pub(crate) struct Database {
     /// Tables that a map has open, in lower case.
     claims: Mutex<HashSet<String>>,
     lock: Option<LockFile>,
+    /// Of the file; none if it is in memory.
+    identity: Option<Identity>,
 }
 
 impl Database {
@@ -59,6 +62,7 @@ impl Database {
             .as_ref()
             .map_or_else(|| settings.path.clone(), |lock| lock.target().to_path_buf());
         let connection = Connection::open(&path, &settings, in_use).await?;
+        let identity = lock.as_ref().and_then(|_| file::identity(&path).ok());
         let database = Database {
             survives: match lock {
                 Some(_) => settings.synchronous.survives(),
@@ -69,6 +73,7 @@ impl Database {
             connection: AsyncMutex::new(Some(connection)),
             claims: Mutex::default(),
             lock,
+            identity,
             path,
         };
         let mut connection = database.connection().await?;
@@ -119,10 +124,17 @@ impl Database {
     /// Makes everything durable that is not yet. With `Synchronous::Full` each commit was.
     pub(crate) async fn flush(&self) -> Result<()> {
         let mut connection = self.connection().await?;
+        let doing = || format!("flushing {}", self.path.display());
         let synced = connection.sync().await;
         // What a sync that failed has left on the disk, nobody can tell.
-        synced
-            .map_err(|error| storage(format!("flushing {}", self.path.display()), error).unknown())
+        synced.map_err(|error| storage(doing(), error).unknown())?;
+        self.check_name(doing)
+    }
+
+    /// Fails if the file has lost its name to another one, or to nothing: SQLite goes on with it, and nobody will ever find
+    /// what it writes. One look at a name, which the system has in memory.
+    pub(crate) fn check_name(&self, doing: impl Fn() -> String) -> Result<()> {
+        check_name(&self.path, self.identity, doing)
     }
 
     /// Closes the database if this was its last user.
@@ -130,14 +142,13 @@ impl Database {
         let Some(mut database) = Arc::into_inner(this) else {
             return Ok(());
         };
-        let path = database.path.clone();
-        match database.close_on_a_thread() {
-            Some(closed) => closed
-                .await
-                .unwrap_or(Err(sqlx::Error::WorkerCrashed))
-                .map_err(|error| storage(format!("closing {}", path.display()), error)),
-            None => Ok(()),
+        let (path, identity) = (database.path.clone(), database.identity);
+        let doing = || format!("closing {}", path.display());
+        if let Some(closed) = database.close_on_a_thread() {
+            let closed = closed.await.unwrap_or(Err(sqlx::Error::WorkerCrashed));
+            closed.map_err(|error| storage(doing(), error))?;
         }
+        check_name(&path, identity, doing)
     }
 
     /// Closing takes time and must be complete before the lock is given up, whoever stops waiting for it. So it has a
@@ -162,6 +173,23 @@ impl Database {
             });
         Some(closed)
     }
+}
+
+fn check_name(path: &Path, identity: Option<Identity>, doing: impl Fn() -> String) -> Result<()> {
+    let is_gone = |identity| match file::identity(path) {
+        Ok(found) => found != identity,
+        // Other errors do not tell.
+        Err(error) => error.kind() == ErrorKind::NotFound,
+    };
+    if !identity.is_some_and(is_gone) {
+        return Ok(());
+    }
+    let gone = io::Error::new(
+        ErrorKind::NotFound,
+        "the file was deleted, moved or replaced while it was open, and what was written since is lost. All entries are in \
+         memory: `copy` the map to a new store",
+    );
+    Err(PersistentError::storage(doing(), gone).unknown())
 }
 
 pub(crate) type ConnectionGuard<'a> = MappedMutexGuard<'a, Connection>;

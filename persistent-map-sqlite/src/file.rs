@@ -72,6 +72,23 @@ fn look_at(path: &Path, has_log: bool) -> Result<bool> {
     Ok(exists)
 }
 
+/// Which file has a name, where the system can tell: another one may take its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity(#[cfg(unix)] (u64, u64));
+
+#[cfg(unix)]
+pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    fs::metadata(path).map(|metadata| Identity((metadata.dev(), metadata.ino())))
+}
+
+/// Elsewhere a file that is open cannot be taken away as a rule.
+#[cfg(not(unix))]
+pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
+    fs::metadata(path).map(|_| Identity())
+}
+
 /// Makes sure that there is a log beside a database: an empty one if SQLite has merged and removed it.
 pub(crate) fn keep_log(database: &Path) -> io::Result<()> {
     OpenOptions::new()

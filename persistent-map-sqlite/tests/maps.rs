@@ -388,6 +388,57 @@ async fn an_open_dropped_half_way_gives_its_table_back() {
     PersistentMap::<u8, u8, _>::new(backend).await.unwrap();
 }
 
+/// SQLite would go on with a file that nobody finds again.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_is_taken_away_is_told_by_each_call() {
+    let dir = tempfile::tempdir().unwrap();
+    for (number, call) in ["insert", "clear", "flush", "verify", "close"]
+        .into_iter()
+        .enumerate()
+    {
+        for taken in ["deleted", "moved", "replaced"] {
+            let path = dir.path().join(format!("{number}-{taken}.db"));
+            let backend = SqliteBackend::new(&path).await.unwrap();
+            let map = PersistentMap::new(backend).await.unwrap();
+            map.insert(1, 1).await.unwrap();
+            map.flush().await.unwrap();
+            match taken {
+                "deleted" => std::fs::remove_file(&path).unwrap(),
+                "moved" => std::fs::rename(&path, dir.path().join("elsewhere")).unwrap(),
+                _ => {
+                    let other = dir.path().join("other");
+                    std::fs::copy(&path, &other).unwrap();
+                    std::fs::rename(&other, &path).unwrap();
+                }
+            }
+            let told = match call {
+                "insert" => map.insert(2, 2).await.map(drop),
+                "clear" => map.clear().await,
+                "flush" => map.flush().await,
+                "verify" => map.verify().await.map(drop),
+                _ => map.close().await,
+            };
+            let text = told.unwrap_err().to_string();
+            for word in [
+                &*format!("{number}-{taken}.db"),
+                "while it was open",
+                "`copy`",
+            ] {
+                assert!(text.contains(word), "{call}, {taken}: {text}");
+            }
+            assert_eq!(map.get(&1), Some(1));
+            if call == "insert" {
+                let refused = map.insert(3, 3).await.unwrap_err();
+                assert!(
+                    matches!(refused, PersistentError::Poisoned { .. }),
+                    "{refused}"
+                );
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn keys_are_refused_above_64_kib() {
     let dir = tempfile::tempdir().unwrap();
