@@ -103,5 +103,29 @@ mod store;
 mod table;
 mod text;
 
+use persistent_map_core::PersistentMap;
+
 pub use backend::CsvBackend;
 pub use import::import_0_1;
+
+/// A map in a CSV file: the type for fields and parameters.
+///
+/// ```
+/// use persistent_map_core::Result;
+/// use persistent_map_csv::{CsvBackend, CsvMap};
+///
+/// #[derive(Clone)]
+/// struct App {
+///     visits: CsvMap<String, u64>,
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("app.csv");
+/// let app = App { visits: CsvMap::new(CsvBackend::new(path)).await? };
+/// app.visits.insert("start".to_string(), 1).await?;
+/// # app.visits.close().await
+/// # }
+/// ```
+pub type CsvMap<K, V> = PersistentMap<K, V, CsvBackend>;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use persistent_map_core::{
-    Capabilities, Key, PersistentError, Result, StorageBackend, Value, Write,
+    Capabilities, Key, PersistentError, PersistentMap, Result, StorageBackend, Value, Write,
 };
 
 /// No store: the map's own memory is all there is. For tests, caches and data that may go when the process does.
@@ -34,6 +34,19 @@ impl InMemoryBackend {
         InMemoryBackend {}
     }
 }
+
+/// A map in memory: the type for fields and parameters.
+///
+/// ```
+/// use persistent_map_memory::{InMemoryBackend, InMemoryMap};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> persistent_map_core::Result<()> {
+/// let visits: InMemoryMap<String, u64> = InMemoryMap::new(InMemoryBackend::new()).await?;
+/// # visits.close().await
+/// # }
+/// ```
+pub type InMemoryMap<K, V> = PersistentMap<K, V, InMemoryBackend>;
 
 #[async_trait]
 impl<K: Key, V: Value> StorageBackend<K, V> for InMemoryBackend {

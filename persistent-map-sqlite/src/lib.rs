@@ -40,6 +40,30 @@ mod settings;
 mod transaction;
 mod write;
 
+use persistent_map_core::{Bincode, PersistentMap};
+
 pub use backend::{SqliteBackend, SqliteBuilder};
 pub use import::import_0_1;
 pub use settings::Synchronous;
+
+/// A map in a SQLite file: the type for fields and parameters.
+///
+/// ```
+/// use persistent_map_core::Result;
+/// use persistent_map_sqlite::{SqliteBackend, SqliteMap};
+///
+/// #[derive(Clone)]
+/// struct App {
+///     visits: SqliteMap<String, u64>,
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("app.db");
+/// let app = App { visits: SqliteMap::new(SqliteBackend::new(path).await?).await? };
+/// app.visits.insert("start".to_string(), 1).await?;
+/// # app.visits.close().await
+/// # }
+/// ```
+pub type SqliteMap<K, V, C = Bincode> = PersistentMap<K, V, SqliteBackend<C>>;
