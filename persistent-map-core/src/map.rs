@@ -67,13 +67,12 @@ pub struct PersistentMap<K, V, B, S = RandomState> {
     capabilities: Capabilities,
 }
 
-/// Reads: from memory, without waiting for anybody but a writer who is just changing the same part of it.
+/// Reads of one entry: from memory, without waiting for anybody but a writer who is just changing the same part of it.
 impl<K, V, B, S> PersistentMap<K, V, B, S>
 where
     K: Key,
     V: Value,
-    B: Send + Sync + 'static,
-    S: BuildHasher + Clone + Send + Sync + 'static,
+    S: BuildHasher + Clone,
 {
     /// A clone of the value of `key`.
     ///
@@ -159,7 +158,16 @@ where
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
 
+/// Reads of all entries: from memory, too.
+impl<K, V, B, S> PersistentMap<K, V, B, S>
+where
+    K: Key,
+    V: Value,
+    B: Send + Sync + 'static,
+    S: BuildHasher + Clone + Send + Sync + 'static,
+{
     /// All entries, as clones, in no particular order. See [`Iter`] for what it sees while others write.
     ///
     /// Copies all keys at once; values are cloned one at a time.
