@@ -322,19 +322,30 @@ async fn create_table(
 
 fn compare(found: &Format, expected: &Format, location: &Location) -> Result<()> {
     compare_codecs(found, expected, location)?;
-    for (part, found, expected) in [
-        ("keys", &found.key, &expected.key),
-        ("values", &found.value, &expected.value),
+    for (part, found, expected, upgrade) in [
+        (
+            "keys",
+            &found.key,
+            &expected.key,
+            "open it with the type that it was written for, and insert its entries into a new table",
+        ),
+        (
+            "values",
+            &found.value,
+            &expected.value,
+            "open it with the type that it was written for, or upgrade the values with `Builder::migrate`",
+        ),
     ] {
         if found != expected {
             return Err(PersistentError::Mismatch {
                 place: location.to_string(),
                 expected: format!("{part} of type {expected}"),
                 found: format!("{part} of type {found}"),
-                advice: "Open it with the types that it was written for, or upgrade them with `Builder::migrate`. A field that was only renamed keeps its stored \
-                         name with `#[serde(rename = \"..\")]`, or is accepted once with \
-                         `SqliteBackend::builder(..).accept_other_types(true)`"
-                    .to_string(),
+                advice: format!(
+                    "If the type has changed, {upgrade}. A field that was only renamed keeps its stored name with \
+                     `#[serde(rename = \"..\")]`, or is accepted once with \
+                     `SqliteBackend::builder(..).accept_other_types(true)`"
+                ),
             });
         }
     }

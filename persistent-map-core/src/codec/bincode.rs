@@ -124,7 +124,7 @@ fn explain_encoding(error: &EncodeError) -> String {
     match error {
         EncodeError::OtherString(message) => message.clone(),
         EncodeError::Serde(_) => {
-            "a sequence or map does not say its length before its items (serde's flatten does not)"
+            "a sequence or map does not say its length before its items (serde's `flatten` does not, which `MessagePack` and `Json` take)"
                 .into()
         }
         _ => "it could not be read while it was written".into(),

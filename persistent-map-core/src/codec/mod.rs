@@ -180,8 +180,8 @@ fn without_values(message: &str) -> String {
 
 /// What to say about a value that was encoded and could not be decoded.
 pub(crate) const ADVICE: &str = "Likely reasons: `#[serde(skip_serializing_if)]`, `untagged`, `tag = \"..\"` or `flatten` \
-    on the type, which need a codec that writes field names (`MessagePack` or `Json`); or a `Deserialize` that refuses \
-    what `Serialize` writes";
+    on the type, or a type of any shape, such as `serde_json::Value`, which need a codec that writes field names \
+    (`MessagePack` or `Json`); or a `Deserialize` that refuses what `Serialize` writes";
 
 #[cfg(test)]
 mod tests {
