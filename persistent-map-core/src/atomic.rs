@@ -28,7 +28,11 @@ where
     S: BuildHasher + Clone + Send + Sync + 'static,
 {
     /// Changes the value of `key` in place, and returns what `change` returned. `None` if there is no such key; then
-    /// `change` is not called. Costs a clone of the value: readers see the old one until the new one is stored.
+    /// `change` is not called. Costs a clone of the value: readers see the old one until the new one is stored. For what `key`
+    /// may be see [look-ups](PersistentMap#look-ups).
+    ///
+    /// `change` may be called more than once, so it is `FnMut` and clones what it gives away; it may outlive this call, so it
+    /// is `'static` and owns what it uses.
     ///
     /// # Errors
     /// As for [`insert`](Self::insert).
@@ -46,6 +50,12 @@ where
     /// let hits = map.update("hits", |hits| { *hits += 1; *hits }).await?;
     /// assert_eq!(hits, Some(2));
     /// assert_eq!(map.update("misses", |misses| *misses += 1).await?, None);
+    ///
+    /// let lists = PersistentMap::new(InMemoryBackend::new()).await?;
+    /// lists.insert("fruit".to_string(), vec!["apple".to_string()]).await?;
+    /// let item = "pear".to_string();
+    /// lists.update("fruit", move |list| list.push(item.clone())).await?;
+    /// assert_eq!(lists.with("fruit", |list| list.len()), Some(2));
     /// # Ok(())
     /// # }
     /// ```
@@ -237,7 +247,8 @@ where
         .await
     }
 
-    /// Removes `key` if `test` says so of its value, and returns the value. `None` if there is no such key, or it stays.
+    /// Removes `key` if `test` says so of its value, and returns the value. `None` if there is no such key, or it stays. For
+    /// what `key` may be see [look-ups](PersistentMap#look-ups).
     ///
     /// # Errors
     /// As for [`insert`](Self::insert).
@@ -310,7 +321,8 @@ where
     }
 
     /// Like [`get_or_insert_with`](Self::get_or_insert_with), with an `init` that may fail: then its caller gets the error,
-    /// nothing is stored, and the next caller tries.
+    /// nothing is stored, and the next caller tries. The error type is yours. [`PersistentError`] as such would make a source
+    /// that fails look like a store that fails.
     ///
     /// # Errors
     /// What `init` says, and as for [`get_or_insert_with`](Self::get_or_insert_with).
@@ -321,12 +333,19 @@ where
     /// ```
     /// # use persistent_map_core::*;
     /// # use persistent_map_memory::InMemoryBackend;
+    /// #[derive(Debug)]
+    /// enum Failed { Download(std::io::Error), Store(PersistentError) }
+    /// impl From<PersistentError> for Failed {
+    ///     fn from(error: PersistentError) -> Self { Failed::Store(error) }
+    /// }
+    ///
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<()> {
+    /// # async fn main() -> Result<(), Failed> {
     /// # async fn download(url: &str) -> std::io::Result<String> { Ok(url.to_uppercase()) }
     /// let pages = PersistentMap::new(InMemoryBackend::new()).await?;
     /// let url = "https://example.org".to_string();
-    /// let page = pages.get_or_try_insert_with(url.clone(), || async { Ok::<_, PersistentError>(download(&url).await?) }).await?;
+    /// let get = || async { download(&url).await.map_err(Failed::Download) };
+    /// let page = pages.get_or_try_insert_with(url.clone(), get).await?;
     /// assert_eq!(page, "HTTPS://EXAMPLE.ORG");
     /// # Ok(())
     /// # }

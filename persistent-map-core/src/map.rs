@@ -29,6 +29,13 @@ use crate::write::Write;
 ///
 /// What `Ok` of a write survives depends on the backend: see [`capabilities`](Self::capabilities).
 ///
+/// # Look-ups
+/// Reads take what those of a `HashMap` take: `&K`, or what `K` can be [borrowed](Borrow) as, such as `&str` for `String` and
+/// `&[u8]` for `Vec<u8>`. [`remove`](Self::remove), [`update`](Self::update) and [`remove_if`](Self::remove_if) make a key of it,
+/// because the call may outlive it: they take what [`ToOwned`] turns into a `K`. That is `&str` and `&[u8]` for these two, and
+/// `&K` for all types, so give `&K` for `Arc<str>` or a newtype. A tuple has no borrowed form: `(String, u32)` is looked up
+/// with a tuple that holds a `String`.
+///
 /// # Timeouts and cancelling
 /// Dropping any future of a map is safe at any time, so `tokio::time::timeout` may be put around any call. What a timeout
 /// means:
@@ -44,7 +51,8 @@ use crate::write::Write;
 /// # Dropping
 /// Dropping the last handle never blocks or panics. Writes that were queued, or accepted and not stored, are still done as
 /// long as the runtime runs; call [`close`](Self::close) to wait for that and to see errors. If the runtime ends first, what
-/// `WriteMode::Behind` has not stored is lost, and an error is logged.
+/// `WriteMode::Behind` has not stored is lost: an error is logged, or printed if nobody listens to `tracing`. The runtime of
+/// `#[tokio::main]` ends when `main` returns.
 ///
 /// ```
 /// # use persistent_map_core::*;
@@ -76,7 +84,8 @@ where
 {
     /// A clone of the value of `key`.
     ///
-    /// Costs a hash, a look-up and the clone. Use [`with`](Self::with) to save the clone.
+    /// Costs a hash, a look-up and the clone. Use [`with`](Self::with) to save the clone. Where large values are passed on, let
+    /// the values of the map be `Arc<V>`, which is cheap to clone and needs serde's feature `rc`.
     ///
     /// ```
     /// # use persistent_map_core::*;
@@ -101,7 +110,8 @@ where
     /// What `read` makes of the value of `key`, without a clone. `None` if there is no such key.
     ///
     /// Writers of keys nearby wait while `read` runs: keep it short. It may read this map as well (also in a nested
-    /// `with`); it cannot write, because writes must be awaited.
+    /// `with`). It cannot write: writes must be awaited, and a [blocking](Self::blocking) one is refused with
+    /// [`WouldDeadlock`](PersistentError::WouldDeadlock).
     ///
     /// ```
     /// # use persistent_map_core::*;
@@ -275,7 +285,8 @@ where
         self.write(Write::insert(key, value)).await
     }
 
-    /// Removes `key` and returns its value. A missing key is not an error: `Ok(None)`.
+    /// Removes `key` and returns its value. A missing key is not an error: `Ok(None)`. For what `key` may be see
+    /// [look-ups](PersistentMap#look-ups).
     ///
     /// `Ok` means: the removal is committed, and no reader sees the entry any more.
     ///
