@@ -28,8 +28,10 @@ pub(crate) async fn batch(
     location: &Location,
 ) -> Result<()> {
     let statements = statements(table, batch)?;
-    let count = batch.len();
-    let doing = || format!("writing {count} entries to {location}");
+    let doing = || match batch.len() {
+        1 => format!("writing an entry to {location}"),
+        count => format!("writing {count} entries to {location}"),
+    };
     connection.commit(statements, doing).await
 }
 
@@ -82,6 +84,7 @@ pub(crate) async fn settle(
     }
     let doing = || match set_aside.len() {
         0 => format!("recording the types of {location}"),
+        1 => format!("setting aside a row of {location}"),
         rows => format!("setting aside {rows} rows of {location}"),
     };
     connection.commit(statements, doing).await
