@@ -51,14 +51,14 @@ pub(crate) enum Rest<'a> {
     Goes,
 }
 
-/// Writes the new table to `file`, unsynced. Fails if the old one is not what it was when it was opened.
+/// Writes the new table to `file`, and syncs it. Fails if the old one is not what it was when it was opened.
 pub(crate) fn write(
     file: Box<dyn DiskFile>,
     path: &Path,
     source: Option<Source<'_>>,
     plan: Plan<'_>,
     guard: bool,
-) -> Result<(Box<dyn DiskFile>, Table)> {
+) -> Result<Table> {
     let Plan {
         shape,
         changes,
@@ -124,8 +124,9 @@ pub(crate) fn write(
             }
         }
     }
-    let (file, print) = merge.finish().map_err(|error| failed(path, error))?;
-    let table = Table {
+    let (mut file, print) = merge.finish().map_err(|error| failed(path, error))?;
+    file.sync().map_err(|error| failed(path, error))?;
+    Ok(Table {
         print,
         head: Head {
             dialect,
@@ -133,8 +134,7 @@ pub(crate) fn write(
             text: header,
         },
         is_sorted: true,
-    };
-    Ok((file, table))
+    })
 }
 
 /// Where the rows of a table are, by key.
@@ -341,6 +341,16 @@ fn header(head: Option<&Head>, shape: &Shape, dialect: Dialect) -> io::Result<Ve
     Ok(text)
 }
 
+pub(crate) fn edited(path: &Path) -> PersistentError {
+    refused(
+        path,
+        "the file was changed by somebody else while the map was open, and was not overwritten. All writes of this map are \
+         safe in the journal beside it",
+        EDITED_ADVICE,
+        None,
+    )
+}
+
 pub(crate) const EDITED_ADVICE: &str = "Move the changed file away, put the old one back and open the map again; or open it \
     with `CsvBackend::new(..).replay_onto_edited_table(true)`, which makes the writes of this map to the changed file";
 
@@ -348,13 +358,7 @@ fn check_unedited(source: &mut Source<'_>, path: &Path) -> Result<()> {
     if source.reader.finish()? == source.table.print {
         return Ok(());
     }
-    Err(refused(
-        path,
-        "the file was changed by somebody else while the map was open, and was not overwritten. All writes of this map are \
-         safe in the journal beside it",
-        EDITED_ADVICE,
-        None,
-    ))
+    Err(edited(path))
 }
 
 fn failed(path: &Path, error: io::Error) -> PersistentError {

@@ -4,6 +4,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
 
 use persistent_map_core::Result;
 use persistent_map_file::{
@@ -27,10 +29,26 @@ pub(crate) trait Disk: Send + Sync + 'static {
 
     /// Makes the names in the directory of `path` durable.
     fn sync_names(&self, path: &Path) -> io::Result<()>;
+
+    /// Begins work that goes on beside its caller.
+    fn begin(&self, work: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn Running>>;
+
+    /// Closes files that have lost their names. Their space is given back then, which takes time that nobody shall wait.
+    fn close(&self, files: Vec<Box<dyn DiskFile>>);
+}
+
+/// Work that goes on beside its caller, and that goes on if this is dropped.
+pub(crate) trait Running: Send {
+    fn is_finished(&self) -> bool;
+
+    /// Waits for its end, which may be a panic.
+    fn wait(self: Box<Self>);
 }
 
 pub(crate) trait DiskFile: Send {
     fn size(&mut self) -> io::Result<u64>;
+
+    fn stamp(&mut self) -> io::Result<Stamp>;
 
     /// Fills the buffer, or as much of it as there is.
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
@@ -41,6 +59,16 @@ pub(crate) trait DiskFile: Send {
     fn truncate(&mut self, size: u64) -> io::Result<()>;
 
     fn sync(&mut self) -> io::Result<()>;
+}
+
+/// Which file it is and when it was written, as far as can be told without reading it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) file: (u64, u64),
+    /// The mode and the owner, which a new file is to have, too.
+    pub(crate) rights: (u32, u32, u32),
+    pub(crate) bytes: u64,
+    pub(crate) written: Option<SystemTime>,
 }
 
 /// A path that is ours until this is dropped.
@@ -117,11 +145,41 @@ impl Disk for OsDisk {
     fn sync_names(&self, path: &Path) -> io::Result<()> {
         sync_directory_of(path)
     }
+
+    fn begin(&self, work: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn Running>> {
+        let thread = thread::Builder::new().name("persistent-map-csv".to_string());
+        Ok(Box::new(thread.spawn(work)?))
+    }
+
+    fn close(&self, files: Vec<Box<dyn DiskFile>>) {
+        // Without a thread they are closed here.
+        let _ = self.begin(Box::new(move || drop(files)));
+    }
+}
+
+impl Running for JoinHandle<()> {
+    fn is_finished(&self) -> bool {
+        JoinHandle::is_finished(self)
+    }
+
+    fn wait(self: Box<Self>) {
+        let _ = self.join();
+    }
 }
 
 impl DiskFile for File {
     fn size(&mut self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn stamp(&mut self) -> io::Result<Stamp> {
+        let metadata = self.metadata()?;
+        Ok(Stamp {
+            file: identity(&metadata),
+            rights: rights(&metadata),
+            bytes: metadata.len(),
+            written: metadata.modified().ok(),
+        })
     }
 
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -189,6 +247,31 @@ fn has_one_name(path: &Path) -> Result<()> {
 #[cfg(not(unix))]
 fn has_one_name(_: &Path) -> Result<()> {
     Ok(())
+}
+
+#[cfg(unix)]
+fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt as _;
+
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(unix)]
+fn rights(metadata: &fs::Metadata) -> (u32, u32, u32) {
+    use std::os::unix::fs::MetadataExt as _;
+
+    (metadata.mode(), metadata.uid(), metadata.gid())
+}
+
+#[cfg(not(unix))]
+fn rights(_: &fs::Metadata) -> (u32, u32, u32) {
+    (0, 0, 0)
+}
+
+/// Other systems tell a file from another one by when it was written.
+#[cfg(not(unix))]
+fn identity(_: &fs::Metadata) -> (u64, u64) {
+    (0, 0)
 }
 
 #[cfg(unix)]

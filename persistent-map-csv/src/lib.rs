@@ -11,13 +11,16 @@
 //!
 //! After `flush` and `close`, `NAME.csv` is the whole map: a header, and one row a key, sorted by the text of the key.
 //! Beside it stays `NAME.csv.lock`, which says who has it open. While the map is written to, there is also
-//! `NAME.csv.journal`, where each commit is appended; when it outgrows the table, both are merged into a new table that
-//! takes the old one's place. So a write costs the same however large the map is, on average: the one that sets off a
-//! merge waits for it. `flush` always merges, which costs as much as writing the table: call it when somebody is to look
-//! at the file, not after each insert.
+//! `NAME.csv.journal`, where each commit is appended; when it outgrows the table, both are merged into a new table, in a
+//! thread of its own. Writes go on meanwhile, and the first one after its end gives the new table the name, and goes on with
+//! a journal of what was written since. So a write costs the same however large the map is. (If the journal grows to four
+//! times that size before a merge has ended, writes wait for it.) Until then there are `NAME.csv.persistent-map-new` and
+//! `NAME.csv.journal.persistent-map-new`, which mean nothing. `flush` always merges, and waits for that, which costs as much
+//! as writing the table: call it when somebody is to look at the file, not after each insert.
 //!
 //! Nothing of the map is held in memory here, beside the map's own. A merge needs room for the keys that have changed
-//! since the last one (of all keys, if somebody else's table was not in order).
+//! since the last one (of all keys, if somebody else's table was not in order), and on the disk for one more table and
+//! journal.
 //!
 //! # Keys and values as text
 //!
@@ -64,7 +67,7 @@
 //! # Edits while the map is open, or before it was recovered
 //!
 //! A journal names the table that it belongs to, by length and checksum. If the table was changed while the map was open,
-//! `flush` refuses to overwrite it; if it was changed after a crash, the map refuses to open. Nothing is lost in either
+//! neither `flush` nor a merge overwrites it, and `flush` says so; if it was changed after a crash, the map refuses to open. Nothing is lost in either
 //! case: the edited table and the journal both stay, and
 //! [`replay_onto_edited_table`](CsvBackend::replay_onto_edited_table) puts the writes onto the edited table, if that is
 //! what is wanted.
@@ -98,6 +101,7 @@ mod disk;
 mod import;
 mod journal;
 mod load;
+mod merge;
 mod shape;
 mod store;
 mod table;

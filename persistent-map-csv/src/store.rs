@@ -9,6 +9,15 @@
 //! ```
 //!
 //! so that a crash leaves the old table with a journal that fits it, or the new one with a journal that knows it.
+//!
+//! A checkpoint that nobody waits for is a merge: the new table and the journal's successor are written aside while commits
+//! go on (`merge.rs`), and take their places between two commits, in the same order. The journal is not removed then:
+//!
+//! ```text
+//!   → copy what was committed last → sync the successor → rename → sync the directory
+//! ```
+//!
+//! Until then the old journal has everything, and it names both tables. Making a change twice does no harm.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
@@ -18,11 +27,16 @@ use std::sync::Arc;
 use persistent_map_core::{PersistentError, Result};
 use persistent_map_file::{refused, with_suffix};
 
-use crate::checkpoint::{self, Plan, Rest, Source};
+use crate::checkpoint::{self, Plan, Rest, Source, edited};
 use crate::disk::{Claim, Disk, DiskFile};
 use crate::journal::{self, Changes, Failure, Fault, Frames, Journal, Kind, Packed, Replay, aside};
+use crate::merge::{Job, Merge, Merged};
 use crate::shape::Shape;
 use crate::table::{Head, Print, TableReader};
+
+/// A merge that is slower than the commits beside it is waited for when the journal has grown to so many times the size at
+/// which it began.
+pub(crate) const BEHIND: u64 = 4;
 
 /// What the user has set.
 #[derive(Debug, Clone)]
@@ -42,10 +56,12 @@ pub(crate) struct Settings {
 
 pub(crate) struct Store {
     disk: Arc<dyn Disk>,
-    claim: Claim,
+    claim: Arc<Claim>,
     settings: Settings,
     table: Option<Table>,
     journal: Option<Journal>,
+    /// At work only beside a journal.
+    merge: Option<Merge>,
     state: State,
     /// The size of the journal at which the next checkpoint is due.
     due: u64,
@@ -61,6 +77,7 @@ enum State {
 }
 
 /// The table as it was when it was last read or written.
+#[derive(Clone)]
 pub(crate) struct Table {
     pub(crate) print: Print,
     pub(crate) head: Head,
@@ -86,13 +103,14 @@ impl Store {
         path: &Path,
         settings: Settings,
     ) -> Result<(Self, Found)> {
-        let claim = disk.claim(path)?;
+        let claim = Arc::new(disk.claim(path)?);
         let mut store = Store {
             disk,
             claim,
             settings,
             table: None,
             journal: None,
+            merge: None,
             state: State::Opening,
             due: 0,
         };
@@ -115,7 +133,9 @@ impl Store {
 
     /// Leaves everything as it was found.
     pub(crate) fn abandon(self) {
-        self.claim.leave_no_file();
+        if let Some(claim) = Arc::into_inner(self.claim) {
+            claim.leave_no_file();
+        }
     }
 
     /// Once everything was read: takes rows out that cannot be, and makes durable what a crash has left.
@@ -171,15 +191,11 @@ impl Store {
         self.write_frames(self.settings.sync, shape, |frames| {
             frames.push(kind, contents)
         })?;
-        if self
-            .journal
-            .as_ref()
-            .is_some_and(|journal| journal.bytes() >= self.due)
-            && let Err(error) = self.checkpoint()
-        {
+        if let Err(error) = self.merge_if_due() {
             // The commit is in the journal; only the table is behind, and there will be another try.
             tracing::warn!(target: "persistent_map", %error, "the table could not be written");
-            self.due = self.due.saturating_mul(2);
+            let bytes = self.journal.as_ref().map_or(0, Journal::bytes);
+            self.due = self.due.max(bytes).saturating_mul(2);
         }
         Ok(())
     }
@@ -292,8 +308,90 @@ impl Store {
         self.disk.open(path).map_err(|error| unusable(path, error))
     }
 
+    /// Begins a merge, or puts in place what one has come to.
+    fn merge_if_due(&mut self) -> Result<()> {
+        let Some(journal) = &self.journal else {
+            return Ok(());
+        };
+        let bytes = journal.bytes();
+        let Some(merge) = &self.merge else {
+            return if bytes < self.due {
+                Ok(())
+            } else if journal.shape().is_none() && self.table.is_none() {
+                // There is no table to write.
+                self.checkpoint()
+            } else {
+                self.begin_merge(journal.number(), bytes)
+            };
+        };
+        merge.reached(bytes);
+        let is_late = bytes >= self.due.saturating_mul(BEHIND);
+        let Some(merge) = self.merge.take_if(|merge| is_late || merge.is_finished()) else {
+            return Ok(());
+        };
+        let installed = merge
+            .finish()
+            .and_then(|merged| self.install(merged, bytes));
+        installed.inspect_err(|_| self.clear_aside())
+    }
+
+    fn begin_merge(&mut self, number: u64, end: u64) -> Result<()> {
+        let job = Job {
+            disk: Arc::clone(&self.disk),
+            claim: Arc::clone(&self.claim),
+            settings: self.settings.clone(),
+            table: self.table.clone(),
+            journal: self.journal_path(),
+            number,
+            end,
+        };
+        let merge = Merge::begin(job).map_err(|error| self.failed("writing", error))?;
+        self.merge = Some(merge);
+        Ok(())
+    }
+
+    /// Gives what a merge has written its names, now that the journal's commits end at `end`.
+    fn install(&mut self, merged: Merged, end: u64) -> Result<()> {
+        let Merged {
+            table,
+            stamp,
+            successor,
+        } = merged;
+        let mut old = self.open(self.path())?;
+        let now = old.as_mut().map(|file| file.stamp()).transpose();
+        if now.map_err(|error| self.failed("reading", error))? != stamp {
+            return Err(edited(self.path()));
+        }
+        self.give_name_to(table)?;
+        self.schedule();
+        let Some(journal) = &mut self.journal else {
+            return Ok(());
+        };
+        let shortened = journal.shorten(successor, end);
+        let longer = shortened.map_err(|error| self.failed("shortening the journal of", error))?;
+        self.disk.close(old.into_iter().chain([longer]).collect());
+        let named = self.journal.as_mut().map_or(Ok(()), Journal::sync_name);
+        named.map_err(|error| {
+            // What is committed now is in both journals. What came next would be in one, and the name might be the other's.
+            self.state = State::Broken;
+            self.failed("shortening the journal of", error)
+        })
+    }
+
+    /// Ends a merge, for whoever needs the files to themselves.
+    fn settle(&mut self) {
+        let _ = self.merge.take().map(Merge::give_up);
+    }
+
+    fn clear_aside(&self) {
+        for path in [self.path(), &self.journal_path()] {
+            let _ = self.disk.remove(&aside(path));
+        }
+    }
+
     fn checkpoint_without(&mut self, set_aside: &HashSet<u64>) -> Result<()> {
         self.check_usable()?;
+        self.settle();
         let (changes, shape) = match &mut self.journal {
             Some(journal) => {
                 let replay = journal
@@ -322,16 +420,17 @@ impl Store {
 
     /// The cells of the changes are in the journal unless the plan has them.
     fn replace_table(&mut self, plan: Plan<'_>) -> Result<()> {
-        let path = self.path().to_path_buf();
-        let aside = aside(&path);
+        let aside = aside(self.path());
         let written = self.write_aside(&aside, plan);
-        let table = match written {
-            Ok(table) => table,
-            Err(error) => {
-                let _ = self.disk.remove(&aside);
-                return Err(error);
-            }
-        };
+        let replaced = written.and_then(|table| self.give_name_to(table));
+        replaced.inspect_err(|_| {
+            let _ = self.disk.remove(&aside);
+        })
+    }
+
+    /// Makes the new table that is complete aside the table.
+    fn give_name_to(&mut self, table: Table) -> Result<()> {
+        let path = self.path().to_path_buf();
         if self.journal.is_some() {
             let print = table.print;
             // Always synced: a table that no journal knows would be taken for an edited one.
@@ -339,10 +438,8 @@ impl Store {
             let named = self.journal.as_mut().map_or(Ok(()), Journal::sync_name);
             named.map_err(|error| self.failed("writing to", error))?;
         }
-        if let Err(error) = self.disk.rename(&aside, &path) {
-            let _ = self.disk.remove(&aside);
-            return Err(self.cannot_replace(error));
-        }
+        let renamed = self.disk.rename(&aside(&path), &path);
+        renamed.map_err(|error| self.cannot_replace(error))?;
         self.table = Some(table);
         let synced = self.disk.sync_names(&path);
         synced.map_err(|error| {
@@ -375,9 +472,7 @@ impl Store {
             (None, None) => None,
         };
         let plan = Plan { cells, ..plan };
-        let (mut file, table) = checkpoint::write(file, &path, source, plan, guard)?;
-        file.sync().map_err(|error| self.failed("writing", error))?;
-        Ok(table)
+        checkpoint::write(file, &path, source, plan, guard)
     }
 
     /// Appends to the journal, or begins it. An error means that the frames are not there, or is marked unknown.
@@ -400,7 +495,10 @@ impl Store {
             .and_then(|()| fill(&mut frames))
             .map_err(|error| self.failed("writing to", error))?;
         let written = if let Some(journal) = &mut self.journal {
-            journal.extend(&frames, sync)
+            let merge = &mut self.merge;
+            journal.extend(&frames, sync, || {
+                let _ = merge.take().map(Merge::give_up);
+            })
         } else {
             let (disk, path) = (Arc::clone(&self.disk), self.journal_path());
             Journal::begin(disk, path, self.path(), &frames, sync)
@@ -519,7 +617,7 @@ fn unusable(path: &Path, error: io::Error) -> PersistentError {
     )
 }
 
-fn damaged(path: &Path, fault: Fault) -> PersistentError {
+pub(crate) fn damaged(path: &Path, fault: Fault) -> PersistentError {
     match fault {
         Fault::Io(error) => PersistentError::storage(format!("reading {}", path.display()), error),
         Fault::Damaged(at) => refused(

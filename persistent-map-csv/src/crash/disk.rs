@@ -8,7 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use persistent_map_core::Result;
 
-use crate::disk::{Claim, Disk, DiskFile};
+use crate::disk::{Claim, Disk, DiskFile, Running, Stamp};
+
+pub(super) const TABLE: &str = "/data/t.csv";
+const JOURNAL: &str = "/data/t.csv.journal";
+const SHORTER_JOURNAL: &str = "/data/t.csv.journal.persistent-map-new";
+
+/// Bytes of a frame before its payload.
+const HEADER: usize = 24;
 
 /// Mistakes that are made when nothing else is wrong. All of them can be seen from the disk, so it makes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,15 +25,24 @@ pub(super) enum Bug {
     RenameBeforeSync,
     AcknowledgeBeforeAppend,
     TailNotCut,
+    /// A shorter journal takes commits before its name is durable.
+    ShorterJournalNotNamed,
+    /// A shorter journal lacks the commits that are not in the table.
+    CommitsLeftOut,
+    /// A merged table gets its name before the journal knows it.
+    RenameBeforeNote,
 }
 
 impl Bug {
-    pub(super) const ALL: [Bug; 5] = [
+    pub(super) const ALL: [Bug; 8] = [
         Bug::NoFileSync,
         Bug::NoDirectorySync,
         Bug::RenameBeforeSync,
         Bug::AcknowledgeBeforeAppend,
         Bug::TailNotCut,
+        Bug::ShorterJournalNotNamed,
+        Bug::CommitsLeftOut,
+        Bug::RenameBeforeNote,
     ];
 }
 
@@ -90,6 +106,10 @@ struct State {
     inodes: Vec<Vec<u8>>,
     log: Vec<Op>,
     fail: Option<Fail>,
+    /// How many writes and syncs go well before.
+    fail_after: usize,
+    /// A merge that has not begun.
+    work: Option<Box<dyn FnOnce() + Send>>,
     bug: Option<Bug>,
     /// Operations that a bug makes late.
     late: Vec<Op>,
@@ -126,7 +146,18 @@ impl Recorder {
     }
 
     pub(super) fn fail_next(&self, fail: Option<Fail>) {
-        self.state().fail = fail;
+        self.fail_later(0, fail);
+    }
+
+    pub(super) fn fail_later(&self, after: usize, fail: Option<Fail>) {
+        let mut state = self.state();
+        (state.fail, state.fail_after) = (fail, after);
+    }
+
+    /// Does what has been begun beside the caller, to its end. Returns whether there was anything.
+    pub(super) fn work(&self) -> bool {
+        let work = self.state().work.take();
+        work.map(|work| work()).is_some()
     }
 
     pub(super) fn names(&self) -> Vec<PathBuf> {
@@ -152,13 +183,19 @@ impl Recorder {
 }
 
 impl State {
+    /// Whether it is now that this fails.
+    fn failure(&mut self, is_of_this: impl FnOnce(Fail) -> bool) -> Option<Fail> {
+        let fail = self.fail.filter(|fail| is_of_this(*fail))?;
+        if self.fail_after > 0 {
+            self.fail_after -= 1;
+            return None;
+        }
+        self.fail = None;
+        Some(fail)
+    }
+
     fn record(&mut self, op: Op) {
-        let is_journal = |path: &Path| path.extension().is_some_and(|end| end == "journal");
-        let journal = self
-            .names
-            .iter()
-            .find(|(path, _)| is_journal(path))
-            .map(|(_, inode)| *inode);
+        let journal = self.names.get(Path::new(JOURNAL)).copied();
         match (self.bug, &op) {
             (Some(Bug::NoFileSync), Op::Sync { .. })
             | (Some(Bug::NoDirectorySync), Op::SyncNames) => {}
@@ -193,8 +230,29 @@ impl State {
                 self.catch_up();
                 self.log.push(op);
             }
+            (Some(Bug::ShorterJournalNotNamed), Op::SyncNames)
+                if shorter_journal(&self.log).is_some() => {}
+            (Some(Bug::RenameBeforeNote), Op::Sync { inode })
+                if Some(*inode) == journal && self.is_merged_table_noted() =>
+            {
+                self.late.push(op);
+            }
+            (Some(Bug::RenameBeforeNote), Op::SyncNames) => {
+                let is_named = matches!(self.log.last(), Some(Op::Rename { .. }));
+                self.log.push(op);
+                if is_named {
+                    self.catch_up();
+                }
+            }
             _ => self.log.push(op),
         }
+    }
+
+    /// The last write was the note, and there is a shorter journal.
+    fn is_merged_table_noted(&self) -> bool {
+        let is_note = |bytes: &[u8]| bytes.get(HEADER) == Some(&b'C');
+        self.names.contains_key(Path::new(SHORTER_JOURNAL))
+            && matches!(self.log.last(), Some(Op::Write { bytes, .. }) if is_note(bytes))
     }
 
     fn catch_up(&mut self) {
@@ -258,12 +316,39 @@ impl Disk for Recorder {
         self.state().record(Op::SyncNames);
         Ok(())
     }
+
+    /// Always in the same order: when the history comes to it, or somebody waits.
+    fn begin(&self, work: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn Running>> {
+        self.state().work = Some(work);
+        Ok(Box::new(Begun(self.clone())))
+    }
+
+    fn close(&self, files: Vec<Box<dyn DiskFile>>) {
+        drop(files);
+    }
 }
 
 impl Recorder {
     fn file(&self, inode: usize) -> Box<dyn DiskFile> {
         let disk = self.clone();
         Box::new(RecordedFile { disk, inode })
+    }
+}
+
+struct Begun(Recorder);
+
+impl Running for Begun {
+    fn is_finished(&self) -> bool {
+        self.0.state().work.is_none()
+    }
+
+    fn wait(self: Box<Self>) {}
+}
+
+/// A path that is given up is locked until its thread has ended.
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.work();
     }
 }
 
@@ -277,6 +362,15 @@ impl DiskFile for RecordedFile {
         Ok(self.disk.state().inodes[self.inode].len() as u64)
     }
 
+    fn stamp(&mut self) -> io::Result<Stamp> {
+        Ok(Stamp {
+            file: (0, self.inode as u64),
+            rights: (0, 0, 0),
+            bytes: self.size()?,
+            written: None,
+        })
+    }
+
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let state = self.disk.state();
         let contents = &state.inodes[self.inode];
@@ -288,11 +382,12 @@ impl DiskFile for RecordedFile {
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.state();
-        let fits = match state.fail {
-            Some(Fail::Write(fits)) => {
-                state.fail = None;
-                Some(fits.min(bytes.len().saturating_sub(1)))
-            }
+        let is_shorter = state.names.get(Path::new(SHORTER_JOURNAL)) == Some(&self.inode);
+        if state.bug == Some(Bug::CommitsLeftOut) && is_shorter && offset > 0 {
+            return Ok(());
+        }
+        let fits = match state.failure(|fail| matches!(fail, Fail::Write(_))) {
+            Some(Fail::Write(fits)) => Some(fits.min(bytes.len().saturating_sub(1))),
             _ => None,
         };
         let bytes = &bytes[..fits.unwrap_or(bytes.len())];
@@ -324,8 +419,7 @@ impl DiskFile for RecordedFile {
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.disk.state();
         let inode = self.inode;
-        if state.fail == Some(Fail::Sync) {
-            state.fail = None;
+        if state.failure(|fail| fail == Fail::Sync).is_some() {
             state.record(Op::FailedSync { inode });
             return Err(io::Error::other("an input/output error"));
         }
@@ -346,6 +440,44 @@ fn apply(contents: &mut Vec<u8>, op: &Op) {
         Op::Truncate { size, .. } => contents.resize(*size, 0),
         _ => {}
     }
+}
+
+/// The journal that has taken the place of a longer one with the last operation.
+fn shorter_journal(log: &[Op]) -> Option<usize> {
+    let (last, before) = log.split_last()?;
+    let inode = match last {
+        Op::Rename { inode, to, .. } if to == Path::new(JOURNAL) => *inode,
+        _ => return None,
+    };
+    // The other reason for a new journal is a failed sync.
+    let follows_a_table = before.iter().rev().find_map(|op| match op {
+        Op::Rename { to, .. } => Some(to == Path::new(TABLE)),
+        Op::FailedSync { .. } => Some(false),
+        _ => None,
+    });
+    (follows_a_table == Some(true)).then_some(inode)
+}
+
+/// The kinds of the frames in each journal that has taken the place of a longer one.
+pub(super) fn shorter_journals(log: &[Op]) -> Vec<String> {
+    let ends = (1..=log.len()).map(|end| &log[..end]);
+    ends.filter_map(|log| Some((log, shorter_journal(log)?)))
+        .map(|(log, inode)| {
+            let mut contents = Vec::new();
+            let of_it = log.iter().filter(|op| match op {
+                Op::Write { inode: of, .. } | Op::Truncate { inode: of, .. } => *of == inode,
+                _ => false,
+            });
+            of_it.for_each(|op| apply(&mut contents, op));
+            let (mut kinds, mut rest) = (String::new(), &contents[..]);
+            while rest.len() > HEADER {
+                kinds.push(char::from(rest[HEADER]));
+                let length = u32::from_le_bytes(rest[4..8].try_into().unwrap());
+                rest = &rest[HEADER + length as usize..];
+            }
+            kinds
+        })
+        .collect()
 }
 
 /// What is on the disk for certain, and what may or may not be.

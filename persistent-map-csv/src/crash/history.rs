@@ -7,7 +7,7 @@ use std::sync::Arc;
 use persistent_map_core::{Outcome, Result, StorageBackend, Write};
 use serde::{Deserialize, Serialize};
 
-use super::disk::{Bug, Fail, Files, Op, Recorder};
+use super::disk::{Bug, Fail, Files, Op, Recorder, TABLE};
 use crate::backend::CsvBackend;
 
 pub(super) type Entries = BTreeMap<String, Item>;
@@ -38,9 +38,13 @@ pub(super) struct History {
 pub(super) struct Map(CsvBackend);
 
 pub(super) fn backend(disk: &Recorder, sync: bool) -> Map {
-    let backend = CsvBackend::on(Arc::new(disk.clone()), PathBuf::from("/data/t.csv"));
-    // Small, so that short histories have checkpoints of their own.
-    Map(backend.sync(sync).journal_floor(600))
+    backend_with_floor(disk, sync, 600)
+}
+
+/// The floor is small, so that short histories have checkpoints of their own.
+fn backend_with_floor(disk: &Recorder, sync: bool, floor: u64) -> Map {
+    let backend = CsvBackend::on(Arc::new(disk.clone()), PathBuf::from(TABLE));
+    Map(backend.sync(sync).journal_floor(floor))
 }
 
 impl Map {
@@ -88,9 +92,12 @@ impl Map {
 pub(super) async fn play(seed: u64, bug: Option<Bug>) -> Result<History, String> {
     let mut random = Random(seed);
     let sync = seed % 4 != 3;
-    let disk = Recorder::on(start(&mut random), bug);
+    let (start, without_rows) = start(&mut random);
+    let disk = Recorder::on(start, bug);
     let begun = disk.log().len();
-    let mut map = backend(&disk, sync);
+    let floor = [150, 600][random.below(2)];
+    let backend = || backend_with_floor(&disk, sync, floor);
+    let mut map = backend();
     let loaded = map
         .load_entries()
         .await
@@ -106,9 +113,17 @@ pub(super) async fn play(seed: u64, bug: Option<Bug>) -> Result<History, String>
             1 => Some(Fail::Sync),
             _ => None,
         };
-        match random.below(12) {
+        // A merge that was begun ends now, or has to wait until more is written.
+        if random.below(3) == 0 {
+            disk.fail_later(random.below(4), failure.filter(|_| random.below(3) == 0));
+            disk.work();
+            disk.fail_next(None);
+        }
+        // The first writes and syncs are the commit's, those after them of a merge that takes its place.
+        let later = [0, 0, 1, 2, 3][random.below(5)];
+        match random.below(13) {
             0 => {
-                disk.fail_next(failure.filter(|fail| *fail != Fail::Sync));
+                disk.fail_later(later, failure.filter(|fail| *fail != Fail::Sync));
                 if map.flush().await.is_ok() {
                     disk.note(Op::Flushed);
                 }
@@ -121,24 +136,22 @@ pub(super) async fn play(seed: u64, bug: Option<Bug>) -> Result<History, String>
                         return Err(format!("after a clean close there are {names:?}"));
                     }
                 }
-                map = backend(&disk, sync);
-                let found = map
-                    .load_entries()
-                    .await
-                    .map_err(|error| error.to_string())?;
-                if found != states[now] {
-                    return Err(format!(
-                        "reopened with {found:?} instead of {:?}",
-                        states[now]
-                    ));
-                }
+                map = reopened(backend(), &states[now]).await?;
+            }
+            12 => {
+                // Not closed, maybe in the middle of a merge.
+                drop(map);
+                map = reopened(backend(), &states[now]).await?;
+                // What was recovered is in the table.
+                disk.note(Op::Flushed);
             }
             kind => {
+                let kind = if number < without_rows { 2 } else { kind };
                 let (batch, next) = write(&mut random, number, kind, &states[now]);
                 states.push(next);
                 let asked = states.len() - 1;
                 disk.note(Op::Attempted(asked));
-                disk.fail_next(failure);
+                disk.fail_later(later, failure);
                 let done = match kind {
                     2 => map.clear().await,
                     3 => map.replace(&states[asked], number % 2 == 0).await,
@@ -176,14 +189,30 @@ pub(super) async fn play(seed: u64, bug: Option<Bug>) -> Result<History, String>
     })
 }
 
-/// No file, a table of ours, or one whose rows are not in order.
-fn start(random: &mut Random) -> Files {
-    let text = match random.below(3) {
-        0 => return Files::new(),
-        1 => "key,number,text\nk0,1,\nk1,2,\"\"\"\"\"\"\n",
+async fn reopened(map: Map, expected: &Entries) -> Result<Map, String> {
+    let found = map.load_entries().await;
+    let found = found.map_err(|error| error.to_string())?;
+    if found != *expected {
+        return Err(format!("reopened with {found:?} instead of {expected:?}"));
+    }
+    Ok(map)
+}
+
+/// No file, a table of ours, one that has no rows and lacks a column, or one whose rows are not in order; and for how many steps
+/// nothing may be inserted, so that columns are told late.
+fn start(random: &mut Random) -> (Files, u32) {
+    let mut without_rows = 0;
+    let text = match random.below(4) {
+        0 => return (Files::new(), 0),
+        1 => {
+            without_rows = 3;
+            "key,number\n"
+        }
+        2 => "key,number,text\nk0,1,\nk1,2,\"\"\"\"\"\"\n",
         _ => "text;key;number;more\r\n;k3;1;x\r\nq;k1;2;\"y;z\"\r\n",
     };
-    Files::from([(PathBuf::from("/data/t.csv"), text.as_bytes().to_vec())])
+    let files = Files::from([(PathBuf::from(TABLE), text.as_bytes().to_vec())]);
+    (files, without_rows)
 }
 
 fn write(

@@ -13,7 +13,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use tokio::runtime::{Builder, Runtime};
 
-use self::disk::{Bug, Files, Op, Recorder, variants};
+use self::disk::{Bug, Files, Op, Recorder, shorter_journals, variants};
 use self::history::{Entries, History, play};
 
 /// Opens the map on what is left of the files.
@@ -89,9 +89,11 @@ fn check(runtime: &Runtime, allowed: &[&Entries], files: Files) -> Result<(), St
     Ok(())
 }
 
-fn explore(runtime: &Runtime, seed: u64, bug: Option<Bug>) -> Result<usize, String> {
+/// Returns how many states there were, and what was in journals that took the place of longer ones.
+fn explore(runtime: &Runtime, seed: u64, bug: Option<Bug>) -> Result<(usize, Vec<String>), String> {
     let history = runtime.block_on(play(seed, bug))?;
-    cut_everywhere(runtime, &history)
+    let states = cut_everywhere(runtime, &history)?;
+    Ok((states, shorter_journals(&history.log)))
 }
 
 fn runtime() -> Runtime {
@@ -104,18 +106,34 @@ fn every_crash_state_keeps_what_was_acknowledged() {
     let histories = std::env::var("CSV_HISTORIES").ok();
     let histories = histories.and_then(|count| count.parse().ok()).unwrap_or(60);
     let runtime = runtime();
-    let mut states = 0;
+    let (mut states, mut shorter) = (0, Vec::new());
     for seed in 0..histories {
         match explore(&runtime, seed, None) {
-            Ok(count) => states += count,
+            Ok((count, journals)) => {
+                states += count;
+                shorter.extend(journals);
+            }
             Err(problem) => panic!("history {seed}: {problem}"),
         }
     }
     println!("{states} states of {histories} histories");
+    println!("merges beside commits: {}", shorter.join(" "));
     assert!(
         states > 10_000,
         "only {states} states: is anything recorded?"
     );
+    // After the opening and the columns: rows, a `clear`, other columns.
+    for (kind, least) in [("W", 20), ("X", 3), ("SS", 1)] {
+        let has_kind = |journal: &&String| {
+            let tail = &journal[1..];
+            match kind {
+                "SS" => tail.matches('S').count() > 1,
+                kind => tail.contains(kind),
+            }
+        };
+        let count = shorter.iter().filter(has_kind).count();
+        assert!(count >= least, "only {count} merges beside {kind}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Fault, Frames, Packed, Replay, replay};
+use super::{Fault, Frames, Packed, Replay, Successor, replay};
 use crate::disk::{Disk, DiskFile};
 use crate::shape::Shape;
 
@@ -91,6 +91,10 @@ impl Journal {
         })
     }
 
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Bytes of good frames.
     pub(crate) fn bytes(&self) -> u64 {
         self.good
@@ -110,8 +114,13 @@ impl Journal {
         Frames::at(self.number, self.good, synced)
     }
 
-    /// Adds a commit.
-    pub(crate) fn extend(&mut self, frames: &Frames, sync: bool) -> Result<(), Failure> {
+    /// Adds a commit. `settle` is called before a file is written aside.
+    pub(crate) fn extend(
+        &mut self,
+        frames: &Frames,
+        sync: bool,
+        settle: impl FnOnce(),
+    ) -> Result<(), Failure> {
         self.append(&frames.bytes).map_err(|error| Failure {
             error,
             is_gone: true,
@@ -119,6 +128,7 @@ impl Journal {
         if sync && let Err(error) = self.file.sync() {
             // What is on the disk now is unknown, and asking again would not tell. A new journal without the commit
             // would.
+            settle();
             let rotated = self.rotate();
             return Err(Failure {
                 error,
@@ -150,6 +160,23 @@ impl Journal {
             self.is_named = true;
         }
         Ok(())
+    }
+
+    /// Goes on in a shorter file, with the commits up to `end`; those after it are none. That its name is not known to be
+    /// durable is left to the caller. Returns the longer file; an error leaves everything as it was.
+    pub(crate) fn shorten(
+        &mut self,
+        mut successor: Successor,
+        end: u64,
+    ) -> io::Result<Box<dyn DiskFile>> {
+        successor.copy(&mut *self.file, self.number, end)?;
+        successor.sync()?;
+        self.disk.rename(&aside(&self.path), &self.path)?;
+        self.number = successor.number;
+        self.good = successor.written;
+        self.has_tail = false;
+        self.is_named = false;
+        Ok(std::mem::replace(&mut self.file, successor.file))
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {

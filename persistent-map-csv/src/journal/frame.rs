@@ -66,17 +66,22 @@ impl Frames {
         payload.push(kind.letter());
         payload.extend_from_slice(contents);
         payload.push(b'\n');
+        self.push_payload(&payload)
+    }
+
+    /// Adds what was in a frame elsewhere.
+    pub(super) fn push_payload(&mut self, payload: &[u8]) -> io::Result<()> {
         let length = u32::try_from(payload.len())
             .map_err(|_| io::Error::other("a commit of more than 4 GiB"))?;
         let header = Header {
             length,
             number: self.number,
             synced: self.synced,
-            crc: crc32fast::hash(&payload),
+            crc: crc32fast::hash(payload),
         };
         let offset = self.offset + self.bytes.len() as u64;
         self.bytes.extend_from_slice(&header.to_bytes(offset));
-        self.bytes.extend_from_slice(&payload);
+        self.bytes.extend_from_slice(payload);
         Ok(())
     }
 

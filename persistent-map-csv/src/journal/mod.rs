@@ -19,6 +19,7 @@
 mod file;
 mod frame;
 mod replay;
+mod successor;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,7 +29,8 @@ use crate::shape::Cells;
 
 pub(crate) use file::{Failure, Journal, aside};
 pub(crate) use frame::Frames;
-pub(crate) use replay::{Fault, Replay, replay};
+pub(crate) use replay::{Fault, Replay, replay, replay_to};
+pub(crate) use successor::Successor;
 
 /// The length of a cell that is not there: the table's is kept.
 const KEEP: u32 = u32::MAX;
@@ -67,7 +69,7 @@ impl Packed for Vec<u8> {
     }
 }
 
-impl Packed for dyn DiskFile {
+impl Packed for Box<dyn DiskFile> {
     fn cells_at(&mut self, offset: u64, bytes: u32) -> io::Result<Vec<u8>> {
         let mut cells = vec![0; bytes as usize];
         let read = self.read_at(offset, &mut cells)?;

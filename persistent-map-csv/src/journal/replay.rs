@@ -40,6 +40,11 @@ impl From<io::Error> for Fault {
 /// Reads a journal. `None` if not even its first frame was finished.
 pub(crate) fn replay(file: &mut dyn DiskFile) -> Result<Option<Replay>, Fault> {
     let size = file.size()?;
+    replay_to(file, size)
+}
+
+/// Reads the first `size` bytes of a journal.
+pub(crate) fn replay_to(file: &mut dyn DiskFile, size: u64) -> Result<Option<Replay>, Fault> {
     let mut replay = Replay {
         number: 0,
         tables: Vec::new(),
