@@ -70,7 +70,7 @@ impl CsvBackend {
                 guard_formulas: false,
                 keep_extra_columns: true,
                 replay_onto_edited_table: false,
-                journal_floor: 4 << 20,
+                merge_after: 4 << 20,
             },
             disk,
             shape: Arc::new(SharedShape::new("key".to_string())),
@@ -210,9 +210,28 @@ impl CsvBackend {
         self
     }
 
-    #[cfg(test)]
-    pub(crate) fn journal_floor(mut self, bytes: u64) -> Self {
-        self.settings.journal_floor = bytes;
+    /// How large the journal of a small table may grow before the two are merged, in bytes; 4 MiB unless set. Beside a
+    /// larger table it may grow to the size of the table.
+    ///
+    /// A merge goes on beside the writes, and takes the disk from them. With less there are more merges, and a start after a
+    /// crash has less to do.
+    ///
+    /// ```
+    /// # use persistent_map_core::{PersistentMap, Result};
+    /// # use persistent_map_csv::CsvBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("table.csv");
+    /// let map = PersistentMap::new(CsvBackend::new(&path).merge_after(64 << 10)).await?;
+    /// map.insert("a".to_string(), 1).await?;
+    /// # map.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn merge_after(mut self, bytes: u64) -> Self {
+        self.settings.merge_after = bytes;
         self
     }
 

@@ -424,7 +424,7 @@ mod tests {
 
     async fn open(held: &Held, path: &Path) -> Result<Map> {
         let backend = CsvBackend::on(Arc::new(held.clone()), path.to_path_buf());
-        PersistentMap::new(backend.journal_floor(FLOOR)).await
+        PersistentMap::new(backend.merge_after(FLOOR)).await
     }
 
     fn value(number: u32) -> String {
@@ -490,7 +490,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn many_tasks_write_through_many_merges() {
         let (_dir, path) = table();
-        let map: Map = PersistentMap::new(CsvBackend::new(&path).journal_floor(FLOOR))
+        let map: Map = PersistentMap::new(CsvBackend::new(&path).merge_after(FLOOR))
             .await
             .unwrap();
         let tasks: Vec<_> = (0..16)

@@ -51,7 +51,7 @@ pub(crate) struct Settings {
     pub(crate) keep_extra_columns: bool,
     pub(crate) replay_onto_edited_table: bool,
     /// A journal may grow to the size of its table, and to this many bytes beside a small one, before the two are merged.
-    pub(crate) journal_floor: u64,
+    pub(crate) merge_after: u64,
 }
 
 pub(crate) struct Store {
@@ -556,7 +556,7 @@ impl Store {
 
     fn schedule(&mut self) {
         let table = self.table.as_ref().map_or(0, |table| table.print.bytes);
-        self.due = table.max(self.settings.journal_floor);
+        self.due = table.max(self.settings.merge_after);
     }
 
     fn check_usable(&self) -> Result<()> {

@@ -79,6 +79,10 @@ pub(crate) struct Options {
     /// When a write is stored
     #[arg(long, value_enum, default_value_t = Mode::Through)]
     mode: Mode,
+    /// How long a worker lives at most, in milliseconds; enough for some commits, and some flushes, unless given. Tables of
+    /// CSV are merged a few times in 500
+    #[arg(long)]
+    life: Option<u64>,
     #[arg(long, hide = true)]
     planted: Option<Planted>,
 }
@@ -100,11 +104,11 @@ impl Mode {
         }
     }
 
-    /// How long a worker lives at most, in microseconds: some commits, and some flushes.
-    fn life_us(self) -> u64 {
+    /// How long a worker lives at most, in milliseconds: some commits, and some flushes.
+    fn life(self) -> u64 {
         match self {
-            Mode::Through => 30_000,
-            Mode::Behind => 60_000,
+            Mode::Through => 30,
+            Mode::Behind => 60,
         }
     }
 }
@@ -115,13 +119,18 @@ impl Options {
         self.dir.clone().unwrap_or_else(std::env::temp_dir)
     }
 
+    fn life(&self) -> u64 {
+        self.life.unwrap_or(self.mode.life()).max(1)
+    }
+
     /// As they are written on the command line, but for the seed.
     fn again(&self) -> String {
         format!(
-            "--mode {} --backend {} --tasks {}",
+            "--mode {} --backend {} --tasks {} --life {}",
             self.mode.name(),
             self.backend.name(),
-            self.tasks
+            self.tasks,
+            self.life()
         )
     }
 }
@@ -382,7 +391,7 @@ impl Victim {
             thread::sleep(Duration::from_micros(rng.u64(..10_000)));
         } else {
             worker.wait_for(|line| line.is_answer() || matches!(line, Line::Operation { .. }))?;
-            thread::sleep(Duration::from_micros(rng.u64(..options.mode.life_us())));
+            thread::sleep(Duration::from_micros(rng.u64(..1000 * options.life())));
         }
         let ended_before = worker.has_ended()?;
         let Struck {

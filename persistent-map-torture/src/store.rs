@@ -70,9 +70,12 @@ impl CodecName {
     }
 }
 
+/// What a worker writes in a part of its life.
+const CSV_MERGE_AFTER: u64 = 64 << 10;
+
 pub(crate) type Map = PersistentMap<String, Record, Arc<dyn StorageBackend<String, Record>>>;
 
-/// Opens a store as most people do: with the default settings.
+/// Opens a store as most people do: with the default settings, but for tables that are merged while they are tortured.
 pub(crate) async fn open(path: &Path) -> Result<Map, Failure> {
     open_with(path, WriteMode::Through, None).await
 }
@@ -85,7 +88,11 @@ pub(crate) async fn open_with(
     let is_csv = path.extension().is_some_and(|ending| ending == "csv");
     let syncs = planted != Some(Planted::Unsynced);
     let mut backend: Arc<dyn StorageBackend<String, Record>> = if is_csv {
-        Arc::new(CsvBackend::new(path).sync(syncs))
+        Arc::new(
+            CsvBackend::new(path)
+                .sync(syncs)
+                .merge_after(CSV_MERGE_AFTER),
+        )
     } else {
         let synchronous = if syncs {
             Synchronous::Full

@@ -44,7 +44,7 @@ pub(super) fn backend(disk: &Recorder, sync: bool) -> Map {
 /// The floor is small, so that short histories have checkpoints of their own.
 fn backend_with_floor(disk: &Recorder, sync: bool, floor: u64) -> Map {
     let backend = CsvBackend::on(Arc::new(disk.clone()), PathBuf::from(TABLE));
-    Map(backend.sync(sync).journal_floor(floor))
+    Map(backend.sync(sync).merge_after(floor))
 }
 
 impl Map {
