@@ -65,7 +65,7 @@ where
             ..own.clone()
         },
     ] {
-        let mut sink = Rows::default();
+        let mut sink = Seen::default();
         assert_mismatch(
             "load with another format",
             &backend.load(&other, &mut sink).await,
@@ -101,10 +101,10 @@ where
             value: "other values".into(),
             ..own.clone()
         };
-        let mut sink = Rows {
+        let mut sink = Seen {
             refuse_row: !at_the_end,
             refuse_end: at_the_end,
-            ..Rows::default()
+            ..Seen::default()
         };
         let loaded = backend.load(&newer, &mut sink).await;
         assert!(loaded.is_err(), "load must pass on the error of its sink");
@@ -113,7 +113,7 @@ where
             value: "other values".into(),
             ..own.clone()
         };
-        let opened = backend.load(&other, &mut Rows::default()).await;
+        let opened = backend.load(&other, &mut Seen::default()).await;
         assert_mismatch(
             "load with other types, after a load with a newer description had failed,",
             &opened,
@@ -145,7 +145,7 @@ where
         value: "other values".into(),
         ..newer.clone()
     };
-    let opened = backend.load(&other, &mut Rows::default()).await;
+    let opened = backend.load(&other, &mut Seen::default()).await;
     assert_mismatch(
         "load with other types than were recorded at the last one",
         &opened,
@@ -171,9 +171,9 @@ where
     };
     let own = own_format(&backend);
     let bad: BTreeSet<Vec<u8>> = [0, 7, 8, 19].into_iter().map(|n| row(n).0).collect();
-    let mut sink = Rows {
+    let mut sink = Seen {
         set_aside: bad.clone(),
-        ..Rows::default()
+        ..Seen::default()
     };
     match backend.load(&own, &mut sink).await {
         Err(PersistentError::Unsupported { .. }) => {
@@ -204,10 +204,10 @@ where
         return;
     };
     let own = own_format(&backend);
-    let mut sink = Rows {
+    let mut sink = Seen {
         set_aside: twenty().into_keys().collect(),
         refuse_end: true,
-        ..Rows::default()
+        ..Seen::default()
     };
     let loaded = backend.load(&own, &mut sink).await;
     assert!(
@@ -227,7 +227,7 @@ where
 {
     let stage = Stage::new(fixture);
     let backend = stage.open().await;
-    let mut sink = Rows::default();
+    let mut sink = Seen::default();
     ok("load", backend.load(&own_format(&backend), &mut sink).await);
     assert_eq!(
         sink.finished,
@@ -240,9 +240,9 @@ where
     let Some((_stage, backend)) = twenty_stored(fixture).await else {
         return;
     };
-    let mut sink = Rows {
+    let mut sink = Seen {
         refuse_row: true,
-        ..Rows::default()
+        ..Seen::default()
     };
     let loaded = backend.load(&own_format(&backend), &mut sink).await;
     assert!(loaded.is_err(), "load must pass on the error of its sink");
@@ -250,7 +250,7 @@ where
         sink.finished.is_empty(),
         "load called `finish` after its sink had refused a row"
     );
-    let mut sink = Rows::default();
+    let mut sink = Seen::default();
     ok("load", backend.load(&own_format(&backend), &mut sink).await);
     assert_eq!(
         sink.finished,
@@ -261,7 +261,7 @@ where
         sink.in_order,
         "rows must be numbered from 1, in the order in which they are read"
     );
-    let mut sink = Rows::default();
+    let mut sink = Seen::default();
     ok("read_back", backend.read_back(&mut sink).await);
     assert!(sink.finished.is_empty(), "read_back called `finish`");
     assert!(
@@ -281,9 +281,9 @@ where
     };
     let own = own_format(&backend);
     assert_loads("load", &backend, &own, &twenty()).await;
-    let mut sink = Rows {
+    let mut sink = Seen {
         set_aside: twenty().into_keys().collect(),
-        ..Rows::default()
+        ..Seen::default()
     };
     ok("read_back", backend.read_back(&mut sink).await);
     assert_reads_back("a second read_back", &backend, &twenty()).await;
@@ -324,7 +324,7 @@ where
         ok("close", backend.close().await);
         drop(backend);
         let backend = stage.open().await;
-        let mut sink = Rows::default();
+        let mut sink = Seen::default();
         match backend.load(&newer, &mut sink).await {
             Err(PersistentError::Mismatch { .. }) if polls < usize::MAX => {
                 assert_loads(
@@ -343,7 +343,7 @@ where
         ok("close", backend.close().await);
         drop(backend);
         if polls == usize::MAX {
-            let opened = stage.open().await.load(&own, &mut Rows::default()).await;
+            let opened = stage.open().await.load(&own, &mut Seen::default()).await;
             assert_mismatch("load with the format from before a replace", &opened);
         }
     }
@@ -475,13 +475,13 @@ where
 }
 
 async fn assert_loads<B: ByteStore>(what: &str, backend: &B, format: &Format, expected: &Entries) {
-    let mut sink = Rows::default();
+    let mut sink = Seen::default();
     ok(what, backend.load(format, &mut sink).await);
     sink.assert_are(what, expected);
 }
 
 async fn assert_reads_back<B: ByteStore>(what: &str, backend: &B, expected: &Entries) {
-    let mut sink = Rows::default();
+    let mut sink = Seen::default();
     ok(what, backend.read_back(&mut sink).await);
     sink.assert_are(what, expected);
 }
@@ -524,7 +524,7 @@ fn assert_mismatch(what: &str, result: &Result<()>) {
 }
 
 /// Collects rows, and may refuse them or have them set aside.
-struct Rows {
+struct Seen {
     rows: Entries,
     set_aside: BTreeSet<Vec<u8>>,
     refuse_row: bool,
@@ -536,9 +536,9 @@ struct Rows {
     problem: Option<String>,
 }
 
-impl Default for Rows {
+impl Default for Seen {
     fn default() -> Self {
-        Rows {
+        Seen {
             rows: Entries::new(),
             set_aside: BTreeSet::new(),
             refuse_row: false,
@@ -551,7 +551,7 @@ impl Default for Rows {
     }
 }
 
-impl Rows {
+impl Seen {
     fn assert_are(&self, what: &str, expected: &Entries) {
         assert!(
             self.problem.is_none(),
@@ -585,7 +585,7 @@ impl std::fmt::Display for Key<'_> {
     }
 }
 
-impl RowSink for Rows {
+impl RowSink for Seen {
     fn expect(&mut self, _: u64) {}
 
     fn row(&mut self, number: u64, key: &[u8], value: &[u8]) -> Result<RowVerdict> {

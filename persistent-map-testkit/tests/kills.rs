@@ -159,7 +159,7 @@ fn a_batch_in_pieces_is_found() {
 #[derive(Clone, Copy, PartialEq)]
 enum Flaw {
     None,
-    /// `clear` removes some entries first, and then the others.
+    /// `clear` removes half of the entries first, and some time later the others.
     ClearsInPieces,
     /// `replace` removes everything first, and then writes.
     ReplacesInPieces,
@@ -228,8 +228,14 @@ impl StorageBackend<u64, String> for Table {
 
     async fn clear(&self) -> Result<()> {
         if self.flaw == Flaw::ClearsInPieces {
-            self.change(|entries| entries.retain(|key, _| *key < 8))?;
-            thread::sleep(Duration::from_millis(5));
+            let mut is_left = false;
+            self.change(|entries| {
+                entries.retain(|_, _| {
+                    is_left = !is_left;
+                    is_left
+                });
+            })?;
+            thread::sleep(Duration::from_millis(20));
         }
         self.change(Entries::clear)
     }

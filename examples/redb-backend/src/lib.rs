@@ -12,8 +12,7 @@ use persistent_map_core::{
 };
 use persistent_map_file::{Hold, blocking, resolve};
 use redb::{
-    Error, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition,
-    WriteTransaction,
+    Error, ReadableDatabase as _, ReadableTableMetadata as _, TableDefinition, WriteTransaction,
 };
 
 use crate::file::Store;
