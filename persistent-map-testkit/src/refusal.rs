@@ -140,7 +140,7 @@ mod tests {
     async fn a_changed_file_in_a_directory_is_found() {
         let (_dir, path) = directory();
         refused(&path, || {
-            fs::write(path.join("deep/table"), "mine").unwrap()
+            fs::write(path.join("deep/table"), "mine").unwrap();
         })
         .await;
     }
@@ -157,7 +157,7 @@ mod tests {
     async fn a_changed_file_beside_it_is_found() {
         let (dir, path) = directory();
         refused(&path, || {
-            fs::write(dir.path().join("store-wal"), "").unwrap()
+            fs::write(dir.path().join("store-wal"), "").unwrap();
         })
         .await;
     }

@@ -157,11 +157,7 @@ impl Store {
     /// The keys of rows that are to be set aside.
     fn give(&self, sink: &mut dyn RowSink, move_at_once: bool) -> Result<Vec<Vec<u8>>> {
         let rows = self.content(|content| content.rows.clone());
-        let first = if self.bug == Bug::CountsFromZero {
-            0
-        } else {
-            1
-        };
+        let first = u64::from(self.bug != Bug::CountsFromZero);
         let mut aside = Vec::new();
         for (number, (key, value)) in (first..).zip(&rows) {
             let verdict = sink.row(number, key, value);
