@@ -179,7 +179,8 @@ pub trait ByteStore: Send + Sync + 'static {
     /// - Only after `finish` has answered `Ok`: keep `format`, if it is not what is kept already. The rows may turn out not
     ///   to be of it, and then the types that they are of must still open the store.
     /// - Rows that the sink has answered with [`RowVerdict::SetAside`]: then moved to where they are neither loaded again
-    ///   nor lost, before `load` returns. Best with the commit that keeps the format.
+    ///   nor lost, before `load` returns. Best with the commit that keeps the format. A store that has no place for them
+    ///   answers [`Unsupported`](crate::PersistentError::Unsupported) and changes nothing.
     /// - An error of the sink: stop and return it.
     ///
     /// # Errors
