@@ -15,6 +15,7 @@ conformance!(
     open_with::<String, String, _, _>(|dir| async move {
         custom_backend::JsonFile::open(dir.join("entries.json"))
     })
+    .without_lock()
 );
 
 kills!(

@@ -217,9 +217,6 @@ struct Decoder<'a, K, V, C> {
     sink: &'a mut dyn LoadSink<K, V>,
     /// Where keys are encoded again.
     scratch: Vec<u8>,
-    decoded: u64,
-    /// The first row that is intact and does not decode.
-    first_misfit: Option<CorruptRow>,
 }
 
 impl<'a, K: Key, V: Value, C: Codec> Decoder<'a, K, V, C> {
@@ -229,8 +226,6 @@ impl<'a, K: Key, V: Value, C: Codec> Decoder<'a, K, V, C> {
             location: store.location(),
             sink,
             scratch: Vec::new(),
-            decoded: 0,
-            first_misfit: None,
         }
     }
 
@@ -271,24 +266,18 @@ impl<K: Key, V: Value, C: Codec> RowSink for Decoder<'_, K, V, C> {
                     self.damaged(number, key, "an earlier row has an equal key")?;
                     return Ok(RowVerdict::SetAside);
                 }
-                self.decoded += 1;
                 Ok(RowVerdict::Loaded)
             }
             Err(reason) => {
-                let row = CorruptRow::new(self.location.clone(), number, key, reason).intact();
-                self.first_misfit.get_or_insert_with(|| row.clone());
-                self.sink.corrupt(row)?;
+                let row = CorruptRow::new(self.location.clone(), number, key, reason);
+                self.sink.corrupt(row.intact())?;
                 Ok(RowVerdict::SetAside)
             }
         }
     }
 
-    /// A map of other types, as a rule, and not ten thousand damaged rows.
     fn finish(&mut self) -> Result<()> {
-        match self.first_misfit.take() {
-            Some(row) if self.decoded == 0 => Err(PersistentError::Corrupt(Box::new(row))),
-            _ => Ok(()),
-        }
+        self.sink.finish()
     }
 
     fn damaged(&mut self, number: u64, key: &[u8], reason: &str) -> Result<()> {

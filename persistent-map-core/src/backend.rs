@@ -72,10 +72,10 @@ impl<T> Value for T where T: Clone + Serialize + DeserializeOwned + Send + Sync 
 ///
 /// # Contract
 ///
-/// *What the store may rely on.* One map at a time uses it. [`load`](Self::load) is called before anything else. If it
-/// fails, it may be called again, for the same types or for others. After that all write methods are called from one task,
-/// one after the other: no call begins before the last one has returned. A future is never dropped half way, unless the
-/// whole runtime ends. Nothing is called after [`close`](Self::close).
+/// *What the store may rely on.* One map at a time uses a backend. [`load`](Self::load) is called before anything else. If
+/// it fails, it may be called again, for the same types or for others. After that all write methods are called from one
+/// task, one after the other: no call begins before the last one has returned. A future is never dropped half way, unless
+/// the whole runtime ends. Nothing is called after [`close`](Self::close).
 ///
 /// *What the map relies on.*
 /// - **`Ok` of a write means stored**: the change survives what [`capabilities`](Self::capabilities) says, from that
@@ -85,10 +85,13 @@ impl<T> Value for T where T: Clone + Serialize + DeserializeOwned + Send + Sync 
 ///   is opened again.
 /// - **Later wins**: the last change of a key is the one that `load` gives back.
 /// - **`load` tells everything or fails**: a row that cannot be read is reported, never skipped.
+/// - **What is stored comes back**: what could not be read again as it was is refused by [`prepare`](Self::prepare).
+/// - **One owner**: where two backends could have the same store, the second one is refused with
+///   [`InUse`](PersistentError::InUse), when it is opened or when it loads, and the first one is left alone.
 /// - Errors name the file and what to do, and contain no values.
 ///
-/// The conformance kit in `persistent-map-testkit` has a test for each line of this contract that can be seen from
-/// outside the store, and its module `guide` is a walk-through.
+/// The conformance kit in `persistent-map-testkit` holds a backend against this contract, as far as it can be seen from
+/// outside of the store. Its module `guide` is a walk-through, and lists what the kit cannot see.
 ///
 /// # Example
 ///
@@ -147,13 +150,14 @@ impl<T> Value for T where T: Clone + Serialize + DeserializeOwned + Send + Sync 
 ///         Capabilities::one_at_a_time().with_atomic_batches()
 ///     }
 ///     fn prepare(&self, key: &String, _: Option<&u32>) -> Result<Option<Encoded>> {
-///         match key.len() as u64 {
+///         match key.len() {
 ///             0..=255 => Ok(None), // nothing to keep for `apply`
-///             bytes => Err(PersistentError::TooLarge { part: "key", bytes, limit: 255 }),
+///             bytes => Err(PersistentError::too_large("key", bytes, 255)),
 ///         }
 ///     }
 ///     async fn load(&self, sink: &mut dyn LoadSink<String, u32>) -> Result<()> {
-///         self.read_back(sink).await // nothing to recover first
+///         self.read_back(sink).await?; // nothing to recover first
+///         sink.finish()
 ///     }
 ///     async fn apply(&self, batch: &[Write<String, u32>]) -> Result<()> {
 ///         let mut entries = self.0.lock().unwrap();
@@ -229,10 +233,14 @@ where
     /// processor, and the only place where one entry can be refused without failing the others of its batch. What it
     /// returns comes back in [`Write::encoded`]. It must not change the store.
     ///
+    /// - An entry that the store could not read back as it is: [`Unstorable`](PersistentError::Unstorable). JSON has no NaN,
+    ///   say, and many formats write `Some(None)` as they write `None`. (A [`ByteStore`](crate::ByteStore) need not care:
+    ///   each entry is decoded before it is written.)
+    ///
     /// Default: nothing to prepare.
     ///
     /// # Errors
-    /// The entry cannot be stored: no form in this store's format, too large.
+    /// The entry cannot be stored: no form in this store's format, or one that does not come back; too large.
     fn prepare(&self, key: &K, value: Option<&V>) -> Result<Option<Encoded>> {
         let _ = (key, value);
         Ok(None)
@@ -242,9 +250,13 @@ where
     /// crash must not be lost by the next one after somebody has read it.
     ///
     /// - An empty or new store: no entries, `Ok`.
-    /// - A row that cannot be read: [`LoadSink::corrupt`]; its error is passed on at once. If it answers `Ok`, set the
-    ///   row aside so that it is neither loaded again nor lost, and go on.
+    /// - A row that cannot be read: [`LoadSink::corrupt`]; its error is passed on at once. If it answers `Ok`, go on: the
+    ///   row is to be set aside.
+    /// - After the last row: [`LoadSink::finish`]. If it fails, return its error and leave all rows where they are.
+    /// - Rows to set aside: then moved to where they are neither loaded again nor lost, before `load` returns.
     /// - An error of the sink: stop and return it.
+    ///
+    /// A load that fails changes nothing.
     ///
     /// Default: passes on what [`load_all`](Self::load_all) returns.
     ///
@@ -256,7 +268,7 @@ where
         for (key, value) in entries {
             sink.entry(key, value)?;
         }
-        Ok(())
+        sink.finish()
     }
 
     /// All entries.
@@ -306,7 +318,7 @@ where
                 Some(value) => self.save(write.key().clone(), value.clone()).await,
                 None => self.delete(write.key()).await,
             },
-            _ => Err(PersistentError::unsupported("atomic batches")),
+            _ => Err(PersistentError::no_batches()),
         }
     }
 
@@ -327,7 +339,7 @@ where
     /// changes nothing, and never sets a row aside.
     ///
     /// - A row that cannot be read: [`LoadSink::corrupt`].
-    /// - An error of the sink: stop and return it.
+    /// - An error of the sink: stop and return it. [`LoadSink::finish`] is not called.
     ///
     /// Default: passes on what [`load_all`](Self::load_all) returns, so override it where `load_all` opens the store.
     ///
@@ -389,14 +401,15 @@ where
 ///         sink.expect(self.0.lines().count() as u64);
 ///         for (number, line) in (1..).zip(self.0.lines()) {
 ///             let entry = line.split_once('=').and_then(|(key, value)| Some((key, value.parse().ok()?)));
-///             let wrong = match entry {
-///                 Some((key, value)) if sink.entry_if_new(key.to_string(), value)? => continue,
-///                 Some(_) => "an earlier line has the same name",
-///                 None => "it is not `name=number`",
-///             };
-///             sink.corrupt(CorruptRow::new(Location::default(), number, line.as_bytes(), wrong))?;
+///             let wrong = |reason| CorruptRow::new(Location::default(), number, line.as_bytes(), reason);
+///             match entry {
+///                 Some((key, value)) if sink.entry_if_new(key.to_string(), value)? => {}
+///                 Some(_) => sink.corrupt(wrong("an earlier line has the same name"))?,
+///                 // It may be a line of another map, so it is not called damaged.
+///                 None => sink.corrupt(wrong("it is not `name=number`").intact())?,
+///             }
 ///         }
-///         Ok(())
+///         sink.finish() // and only then set aside what `corrupt` has answered with `Ok`
 ///     }
 ///     // and the other methods
 /// #     async fn load_all(&self) -> Result<HashMap<String, u32>> { collect(self).await }
@@ -411,6 +424,10 @@ where
 /// assert_eq!(map.get("plates"), Some(4));
 /// let error = PersistentMap::new(Lines("cups=6\ncups=7")).await.unwrap_err();
 /// assert!(error.to_string().contains("row 2"));
+///
+/// // No line is of this map: then it is the wrong text, rather than one bad line after the other.
+/// let other = PersistentMap::builder(Lines("# cups\n# plates")).on_corrupt(OnCorrupt::Quarantine);
+/// assert!(matches!(other.open().await, Err(PersistentError::Corrupt(row)) if row.intact));
 /// # Ok(())
 /// # }
 /// ```
@@ -438,9 +455,23 @@ pub trait LoadSink<K, V>: Send {
 
     /// Takes the report of a row that cannot be read.
     ///
+    /// A row that is as it was written, and may be of other types, is reported as [`intact`](CorruptRow::intact()).
+    ///
     /// # Errors
     /// The map was not opened with `OnCorrupt::Quarantine`, so the open fails. Pass the error on.
     fn corrupt(&mut self, row: CorruptRow) -> Result<()>;
+
+    /// Called once by [`StorageBackend::load`], after the last row and before any is set aside. A sink that stands before
+    /// another one must pass it on.
+    ///
+    /// Default: no objection.
+    ///
+    /// # Errors
+    /// There are rows, and none of them is of the map's types, so it is not their fault: nothing may be set aside. Pass the
+    /// error on.
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 pub(crate) fn two_equal_keys(doing: impl Into<String>) -> PersistentError {

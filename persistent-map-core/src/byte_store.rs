@@ -16,7 +16,8 @@ use crate::row::Location;
 /// means not applied unless marked unknown. On top of it:
 ///
 /// - The format (codec and types) that a store was first loaded with is kept with the data and compared at each load.
-/// - Keys are opaque. The store neither decodes nor sorts them by meaning; it may sort by bytes.
+/// - Keys are opaque. The store neither decodes nor sorts them by meaning; it may sort by bytes. A key may have no bytes;
+///   put one before each if the store minds.
 /// - Each row should carry a checksum, so that a flipped byte is reported and not served.
 ///
 /// `persistent-map-sqlite` is the reference implementation, and the module `guide` of `persistent-map-testkit` a walk-through.
@@ -79,9 +80,9 @@ use crate::row::Location;
 ///         Capabilities::one_at_a_time().with_atomic_batches()
 ///     }
 ///     fn check(&self, key_bytes: usize, _: usize) -> Result<()> {
-///         match key_bytes as u64 {
+///         match key_bytes {
 ///             0..=1024 => Ok(()),
-///             bytes => Err(PersistentError::TooLarge { part: "key", bytes, limit: 1024 }),
+///             bytes => Err(PersistentError::too_large("key", bytes, 1024)),
 ///         }
 ///     }
 ///     async fn load(&self, format: &Format, rows: &mut dyn RowSink) -> Result<()> {
@@ -170,18 +171,21 @@ pub trait ByteStore: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Compares `format` with what the data was written in ([`Format::compare`]; in a new store, keeps it), makes durable
-    /// what was recovered, and gives all rows to `rows`.
+    /// Compares `format` with what the data was written in ([`Format::compare`]), gives all rows to `rows`, and makes
+    /// durable what was recovered.
     ///
     /// - A row with a bad checksum: [`RowSink::damaged`].
     /// - After the last row: [`RowSink::finish`]. If it fails, return its error and leave all rows where they are.
+    /// - Only after `finish` has answered `Ok`: keep `format`, if it is not what is kept already. The rows may turn out not
+    ///   to be of it, and then the types that they are of must still open the store.
     /// - Rows that the sink has answered with [`RowVerdict::SetAside`]: then moved to where they are neither loaded again
-    ///   nor lost, before `load` returns.
+    ///   nor lost, before `load` returns. Best with the commit that keeps the format. A store that has no place for them
+    ///   answers [`Unsupported`](crate::PersistentError::Unsupported) and changes nothing.
     /// - An error of the sink: stop and return it.
     ///
     /// # Errors
-    /// [`Mismatch`](crate::PersistentError::Mismatch) if the format differs (the data is left as it is), what the sink
-    /// says, or the store's own failure.
+    /// [`Mismatch`](crate::PersistentError::Mismatch) if the format differs (the data is left as it is, and the sink gets
+    /// no row), what the sink says, or the store's own failure.
     async fn load(&self, format: &Format, rows: &mut dyn RowSink) -> Result<()>;
 
     /// Applies a batch in order. All of it or nothing, if [`capabilities`](Self::capabilities) says so; otherwise the
@@ -332,6 +336,16 @@ impl Format {
 }
 
 /// One change of one row: an insert if it has a value, a removal if it has none. For an example see [`ByteStore`].
+///
+/// A batch that goes to another thread must own its bytes:
+///
+/// ```
+/// use persistent_map_core::{ByteWrite, Encoded};
+///
+/// let batch = [ByteWrite { key: b"a", value: Some(b"1") }, ByteWrite { key: b"b", value: None }];
+/// let owned: Vec<Encoded> = batch.iter().map(Encoded::from).collect();
+/// std::thread::spawn(move || assert_eq!(owned[0].value(), Some(&b"1"[..]))).join().unwrap();
+/// ```
 #[derive(Clone, Copy)]
 pub struct ByteWrite<'a> {
     /// The key's bytes.
@@ -367,7 +381,7 @@ pub trait RowSink: Send {
     /// The open fails. Pass the error on.
     fn damaged(&mut self, number: u64, key: &[u8], reason: &str) -> Result<()>;
 
-    /// Called once, after the last row.
+    /// Called once by [`ByteStore::load`], after the last row, and never by [`ByteStore::read_back`].
     ///
     /// # Errors
     /// None of the rows is of the map's types, so it is not their fault: nothing may be set aside. Pass the error on.

@@ -17,7 +17,8 @@ pub struct Capabilities {
     pub atomic_batches: bool,
     /// What an acknowledged write survives.
     pub survives: Survives,
-    /// There is no store: the map's memory is all there is, and the map never calls a write method.
+    /// There is no store: the map's memory is all there is, and the map never calls a write method. Whoever calls one all
+    /// the same, as a wrapper that is [`not_resident`](Self::not_resident) does, must find again what was written.
     pub resident: bool,
 }
 

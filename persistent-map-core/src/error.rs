@@ -342,8 +342,61 @@ impl PersistentError {
     }
 
     /// The refusal of what only a store with atomic batches can do.
-    pub(crate) fn no_batches() -> Self {
+    ///
+    /// ```
+    /// use persistent_map_core::PersistentError;
+    ///
+    /// let error = PersistentError::no_batches().to_string();
+    /// assert!(error.contains("several entries in one step (atomic batches)"));
+    /// ```
+    pub fn no_batches() -> Self {
         Self::unsupported("changing several entries in one step (atomic batches)")
+    }
+
+    /// The `part` of an entry (`"key"`, `"value"` or `"entry"`) has more bytes than the store takes.
+    ///
+    /// ```
+    /// use persistent_map_core::PersistentError;
+    ///
+    /// let error = PersistentError::too_large("key", 70_000, 65_535).to_string();
+    /// assert!(error.contains("the key of 70000 bytes is larger than the store takes (65535 bytes)"));
+    /// ```
+    pub fn too_large(part: &'static str, bytes: usize, limit: usize) -> Self {
+        PersistentError::TooLarge {
+            part,
+            bytes: bytes as u64,
+            limit: limit as u64,
+        }
+    }
+
+    /// The store at `place` (a path, or a [`Location`](crate::Location)) is damaged as a whole.
+    ///
+    /// ```
+    /// use persistent_map_core::{Location, PersistentError};
+    ///
+    /// let error = PersistentError::damaged(Location::of_file("app.db"), "its header is cut off");
+    /// assert!(error.to_string().starts_with("app.db is damaged: its header is cut off. Restore"));
+    /// ```
+    pub fn damaged(place: impl fmt::Display, reason: impl Into<String>) -> Self {
+        PersistentError::Damaged {
+            place: place.to_string(),
+            reason: reason.into(),
+        }
+    }
+
+    /// Somebody has the store at `path` already: `owner`, as far as can be told.
+    ///
+    /// ```
+    /// use persistent_map_core::PersistentError;
+    ///
+    /// let error = PersistentError::in_use("app.db", "process 17");
+    /// assert!(error.to_string().starts_with("app.db is already open, by process 17"));
+    /// ```
+    pub fn in_use(path: impl Into<PathBuf>, owner: impl Into<String>) -> Self {
+        PersistentError::InUse {
+            path: path.into(),
+            owner: owner.into(),
+        }
     }
 
     /// The same failure, marked: the store may have the change all the same.

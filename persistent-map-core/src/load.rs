@@ -158,6 +158,16 @@ where
             _ => Err(PersistentError::Corrupt(Box::new(row))),
         }
     }
+
+    /// A map of other types, as a rule, and not ten thousand damaged rows.
+    fn finish(&mut self) -> Result<()> {
+        match self.quarantined.iter().find(|row| row.intact) {
+            Some(row) if self.progress.loaded == 0 => {
+                Err(PersistentError::Corrupt(Box::new(row.clone())))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn twice(number: u64) -> PersistentError {
@@ -223,5 +233,39 @@ impl<K: Key, V: Value> LoadSink<K, V> for Strict<'_, K, V> {
 
     fn corrupt(&mut self, row: CorruptRow) -> Result<()> {
         Err(PersistentError::Corrupt(Box::new(row)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::RandomState;
+
+    use super::*;
+    use crate::row::Location;
+
+    fn quarantining() -> Loader<u8, u8, RandomState> {
+        Loader::new(RandomState::new(), OnCorrupt::Quarantine, None)
+    }
+
+    fn row() -> CorruptRow {
+        CorruptRow::new(Location::default(), 1, b"a", "it is something else")
+    }
+
+    #[test]
+    fn a_store_of_other_types_is_not_set_aside_row_by_row() -> Result<()> {
+        let mut loader = quarantining();
+        LoadSink::finish(&mut loader)?;
+        loader.corrupt(row())?;
+        LoadSink::finish(&mut loader)?; // damaged, of whatever types
+        loader.corrupt(row().intact())?;
+        let refused = LoadSink::finish(&mut loader);
+        assert!(matches!(refused, Err(PersistentError::Corrupt(row)) if row.intact));
+
+        // One row that fits, and the others are at fault.
+        loader.entry(1, 1)?;
+        LoadSink::finish(&mut loader)?;
+
+        loader.start_again(false);
+        LoadSink::finish(&mut loader)
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::byte_store::ByteWrite;
+
 /// One change of one key, on its way to the store: an insert if it has a value, a removal if it has none.
 ///
 /// ```
@@ -154,6 +156,13 @@ impl Encoded {
     /// Bytes of key and value together.
     pub fn size(&self) -> usize {
         self.bytes.len()
+    }
+}
+
+/// The same bytes, owned. For an example see [`ByteWrite`].
+impl From<&ByteWrite<'_>> for Encoded {
+    fn from(write: &ByteWrite<'_>) -> Self {
+        Encoded::new(write.key, write.value)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use persistent_map_core::{Json, MessagePack};
 use persistent_map_sqlite::{SqliteBackend, Synchronous};
-use persistent_map_testkit::{Item, conformance, open_with};
+use persistent_map_testkit::{Item, Odd, byte_conformance, conformance, open_with};
 
 conformance!(
     default_settings,
@@ -34,5 +34,24 @@ conformance!(
 
 conformance!(
     volatile,
+    open_with::<String, Item, _, _>(|_dir| async { SqliteBackend::new(":memory:").await })
+);
+
+conformance!(
+    values_that_many_formats_lose,
+    open_with::<String, Odd, _, _>(
+        |dir| async move { SqliteBackend::new(dir.join("test.db")).await }
+    )
+);
+
+byte_conformance!(
+    bytes,
+    open_with::<String, Item, _, _>(
+        |dir| async move { SqliteBackend::new(dir.join("test.db")).await }
+    )
+);
+
+byte_conformance!(
+    volatile_bytes,
     open_with::<String, Item, _, _>(|_dir| async { SqliteBackend::new(":memory:").await })
 );

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use persistent_map_core::ByteStore;
+
 use crate::fixture::Fixture;
 
 /// What became of one behaviour. From [`check_all`].
@@ -35,6 +37,44 @@ macro_rules! conformance {
             #[allow(unused_imports, reason = "the fixture may need nothing from around it")]
             use super::*;
             $crate::for_each_behaviour! { ($crate::__conformance_test) $fixture }
+        }
+    };
+}
+
+/// Makes one test for each line of the contract that only a [`ByteStore`](persistent_map_core::ByteStore) has: how it keeps
+/// formats, what it sets aside, which keys it takes. They come beside those of [`conformance!`](crate::conformance), which go
+/// through encoded entries and never see a row that does not decode.
+///
+/// ```
+/// # use persistent_map_core::*;
+/// # use persistent_map_testkit::*;
+/// # struct MyStore;
+/// # #[async_trait]
+/// # impl ByteStore for MyStore {
+/// #     type Codec = Bincode;
+/// #     fn codec(&self) -> &Bincode { &Bincode }
+/// #     fn location(&self) -> Location { Location::default() }
+/// #     fn capabilities(&self) -> Capabilities { Capabilities::one_at_a_time().surviving(Survives::Nothing) }
+/// #     async fn load(&self, _: &Format, rows: &mut dyn RowSink) -> Result<()> { rows.finish() }
+/// #     async fn apply(&self, _: &[ByteWrite<'_>]) -> Result<()> { Ok(()) }
+/// #     async fn clear(&self) -> Result<()> { Ok(()) }
+/// #     async fn read_back(&self, _: &mut dyn RowSink) -> Result<()> { Ok(()) }
+/// #     async fn flush(&self) -> Result<()> { Ok(()) }
+/// #     async fn close(&self) -> Result<()> { Ok(()) }
+/// # }
+/// use persistent_map_testkit::{Item, byte_conformance, conformance, open_with};
+///
+/// conformance!(my_store, open_with::<String, Item, _, _>(|_dir| async { Ok(MyStore) }));
+/// byte_conformance!(my_store_of_bytes, open_with::<String, Item, _, _>(|_dir| async { Ok(MyStore) }));
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! byte_conformance {
+    ($module:ident, $fixture:expr) => {
+        mod $module {
+            #[allow(unused_imports, reason = "the fixture may need nothing from around it")]
+            use super::*;
+            $crate::for_each_byte_behaviour! { ($crate::__conformance_test) $fixture }
         }
     };
 }
@@ -91,6 +131,22 @@ macro_rules! verdicts {
 pub async fn check_all<F: Fixture>(fixture: F) -> Vec<Verdict> {
     let fixture = &Arc::new(fixture);
     crate::for_each_behaviour!((verdicts) fixture)
+}
+
+/// The same for [`byte_conformance!`](crate::byte_conformance).
+///
+/// ```
+/// use persistent_map_core::ByteStore;
+/// use persistent_map_testkit::{Fixture, Verdict, check_all_bytes};
+///
+/// async fn failures(fixture: impl Fixture<Backend: ByteStore>) -> Vec<Verdict> {
+///     let verdicts = check_all_bytes(fixture).await.into_iter();
+///     verdicts.filter(|verdict| verdict.failure.is_some()).collect()
+/// }
+/// ```
+pub async fn check_all_bytes<F: Fixture<Backend: ByteStore>>(fixture: F) -> Vec<Verdict> {
+    let fixture = &Arc::new(fixture);
+    crate::for_each_byte_behaviour!((verdicts) fixture)
 }
 
 fn panic_message(error: tokio::task::JoinError) -> String {

@@ -230,13 +230,18 @@ impl Faults {
                 write.await?;
                 Err(failure().unknown())
             }
-            Some(Fault::Panic) => panic!("a panic was injected"),
+            Some(Fault::Panic) => quiet_panic(),
             Some(Fault::PanicApplied) => {
                 write.await?;
-                panic!("a panic was injected")
+                quiet_panic()
             }
         }
     }
+}
+
+/// One that is not printed: it was asked for.
+fn quiet_panic() -> ! {
+    std::panic::resume_unwind(Box::new("a panic was injected"))
 }
 
 /// While it lives, no write begins. From [`Faults::hold_still`].

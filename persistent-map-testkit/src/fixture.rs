@@ -45,6 +45,9 @@ use crate::sample::Sample;
 ///         self.0.lock().unwrap().insert(to.to_path_buf(), left);
 ///         Ok(())
 ///     }
+///     fn has_lock(&self) -> bool {
+///         false // it lets in whoever comes
+///     }
 /// }
 ///
 /// # #[tokio::main]
@@ -75,6 +78,14 @@ pub trait Fixture: Send + Sync + 'static {
     fn crash(&self, from: &Path, to: &Path) -> io::Result<()> {
         copy_files(from, to)
     }
+
+    /// Whether the store refuses a second owner, as it must where two could open it. (One that survives nothing is not
+    /// asked.)
+    ///
+    /// Default: it does.
+    fn has_lock(&self) -> bool {
+        true
+    }
 }
 
 /// A fixture that calls `open` with a directory. For an example see [`check_all`](crate::check_all) and
@@ -86,6 +97,7 @@ where
 {
     OpenWith {
         open,
+        has_lock: true,
         types: PhantomData,
     }
 }
@@ -93,7 +105,25 @@ where
 /// From [`open_with`].
 pub struct OpenWith<K, V, F> {
     open: F,
+    has_lock: bool,
     types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K, V, F> OpenWith<K, V, F> {
+    /// Says that the store lets in whoever comes, so that nobody asks it to refuse a second owner.
+    ///
+    /// ```
+    /// use persistent_map_memory::InMemoryBackend as MyBackend;
+    /// use persistent_map_testkit::{Fixture, Item, open_with};
+    ///
+    /// let fixture = open_with::<String, Item, _, _>(|_dir| async { Ok(MyBackend::new()) });
+    /// assert!(!fixture.without_lock().has_lock());
+    /// ```
+    #[must_use]
+    pub fn without_lock(mut self) -> Self {
+        self.has_lock = false;
+        self
+    }
 }
 
 impl<K, V, F> fmt::Debug for OpenWith<K, V, F> {
@@ -116,6 +146,10 @@ where
 
     async fn open(&self, dir: &Path) -> Result<B> {
         (self.open)(dir.to_path_buf()).await
+    }
+
+    fn has_lock(&self) -> bool {
+        self.has_lock
     }
 }
 

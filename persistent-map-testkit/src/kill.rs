@@ -4,17 +4,18 @@ use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use persistent_map_core::{PersistentMap, Result, StorageBackend, Survives};
+use persistent_map_core::{PersistentError, PersistentMap, Result, StorageBackend, Survives};
+use tokio::sync::RwLock;
 
 use crate::fixture::Fixture;
 use crate::stage::{Collect, MapOf, key, ok, value};
 
-/// How many processes are killed.
-const KILLS: u64 = 15;
+/// How many processes are killed: of each kind the same number.
+const KILLS: u64 = 24;
 /// Each task writes to keys of its own, so what they must hold is known without asking the store.
 const TASKS: u64 = 4;
 const KEYS: u64 = 8;
@@ -22,12 +23,17 @@ const KEYS: u64 = 8;
 const BATCH: u64 = 3;
 /// Tells a process that it is the one to be killed, and where its store is.
 const CHILD: &str = "PERSISTENT_MAP_TESTKIT_KILL";
+/// Tells it what to write. Where it cannot do that, it writes as the others do.
+const WORK: &str = "PERSISTENT_MAP_TESTKIT_WORK";
+const CLEARS: &str = "clears";
+const REPLACES: &str = "replaces";
 /// A process that takes so long hangs.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Makes a test that kills processes while they write to the store: SIGKILL, where there are signals. What was answered
 /// with `Ok` must be there, what was removed must stay gone, a batch must be there completely or not at all, and the store
-/// must open again, each time.
+/// must open again, each time. A store with atomic batches is also cleared and, if it can, replaced: it must be the old one
+/// or the new one.
 ///
 /// ```
 /// # use persistent_map_memory::InMemoryBackend as MyBackend;
@@ -81,10 +87,18 @@ pub fn survives_kills<F: Fixture>(test: &str, fixture: &F) {
     let mut random = fastrand::Rng::new();
     let mut answered = 0;
     for kill in 1..=KILLS {
-        let child = start(name, dir.path());
+        let work = ["", CLEARS, REPLACES][usize::try_from(kill % 3).unwrap_or_default()];
+        let child = start(name, dir.path(), work);
         let lines = listen(child, &mut random);
-        answered += note(&mut known, &lines);
-        runtime.block_on(compare(fixture, dir.path(), &mut known, kill));
+        let notes = note(&mut known, &lines);
+        answered += notes.answers;
+        runtime.block_on(compare(
+            fixture,
+            dir.path(),
+            &mut known,
+            kill,
+            notes.all_at_once,
+        ));
     }
     assert!(
         answered > KILLS,
@@ -94,11 +108,12 @@ pub fn survives_kills<F: Fixture>(test: &str, fixture: &F) {
 
 type Known = HashMap<u64, Vec<Option<u64>>>;
 
-fn start(test: &str, dir: &Path) -> Child {
+fn start(test: &str, dir: &Path, work: &str) -> Child {
     let program = std::env::current_exe().expect("the path of this program");
     Command::new(program)
         .args([test, "--exact", "--include-ignored", "--nocapture"])
         .env(CHILD, dir)
+        .env(WORK, work)
         .stdout(Stdio::piped())
         .stdin(Stdio::piped())
         .spawn()
@@ -123,7 +138,9 @@ fn listen(mut child: Child, random: &mut fastrand::Rng) -> Vec<String> {
     if random.u8(..5) == 0 {
         thread::sleep(Duration::from_millis(random.u64(..30)));
     } else {
-        for _ in 0..random.usize(1..100) {
+        let mut began = Instant::now();
+        let count = random.u32(1..100);
+        for at in 0..count {
             match heard.recv_timeout(PATIENCE) {
                 Ok(line) => lines.push(line),
                 Err(error) => panic!(
@@ -131,7 +148,13 @@ fn listen(mut child: Child, random: &mut fastrand::Rng) -> Vec<String> {
                     lines.last()
                 ),
             }
+            if at == 0 {
+                began = Instant::now();
+            }
         }
+        // A kill right behind a line would always find a call at its beginning.
+        let some_calls = (began.elapsed() / count * 20).min(Duration::from_millis(50));
+        thread::sleep(some_calls.mul_f64(random.f64()));
     }
     let _ = child.kill();
     let _ = child.wait();
@@ -140,9 +163,18 @@ fn listen(mut child: Child, random: &mut fastrand::Rng) -> Vec<String> {
     lines
 }
 
-/// Takes in what was asked for (`? keys value`) and what was answered (`! keys value`). How many answers there were.
-fn note(known: &mut Known, lines: &[String]) -> u64 {
-    let mut answers = 0;
+struct Notes {
+    answers: u64,
+    /// The last that was asked for changes all keys in one step, while nothing else was under way, and has no answer.
+    all_at_once: bool,
+}
+
+/// Takes in what was asked for (`? keys value`) and what was answered (`! keys value`).
+fn note(known: &mut Known, lines: &[String]) -> Notes {
+    let mut notes = Notes {
+        answers: 0,
+        all_at_once: false,
+    };
     for line in lines {
         let mut words = line.split(' ');
         let is_answer = words.next() == Some("!");
@@ -158,12 +190,19 @@ fn note(known: &mut Known, lines: &[String]) -> u64 {
                 states.push(value);
             }
         }
-        answers += u64::from(is_answer);
+        notes.answers += u64::from(is_answer);
+        notes.all_at_once = !is_answer && (first, last) == (0, TASKS * KEYS - 1);
     }
-    answers
+    notes
 }
 
-async fn compare<F: Fixture>(fixture: &F, dir: &Path, known: &mut Known, kill: u64) {
+async fn compare<F: Fixture>(
+    fixture: &F,
+    dir: &Path,
+    known: &mut Known,
+    kill: u64,
+    all_at_once: bool,
+) {
     let backend = ok("opening after a kill", fixture.open(dir).await);
     let mut sink = Collect::default();
     ok("load after a kill", backend.load(&mut sink).await);
@@ -186,6 +225,16 @@ async fn compare<F: Fixture>(fixture: &F, dir: &Path, known: &mut Known, kill: u
         state.copied().unwrap_or(None)
     };
     let found: Vec<Option<u64>> = (0..TASKS * KEYS).map(found).collect();
+    if all_at_once && capabilities.survives != Survives::Nothing {
+        let is_all = |which: usize| {
+            let mut keys = (0..).zip(&found);
+            keys.all(|(key, state)| known[&key][which] == *state)
+        };
+        assert!(
+            is_all(0) || is_all(1),
+            "after kill {kill} a part of what changed all entries in one step (`clear` or `replace`) is there: {found:?}"
+        );
+    }
     if capabilities.atomic_batches {
         for task in 0..TASKS {
             let batch = &found[range(task, 0, BATCH)];
@@ -211,11 +260,18 @@ async fn write_until_killed<F: Fixture>(fixture: &F, dir: &Path) -> ! {
         let _ = std::io::stdin().read_line(&mut String::new());
         std::process::abort();
     });
+    let work = std::env::var(WORK).unwrap_or_default();
+    if work == REPLACES {
+        replace(fixture, dir).await;
+    }
     let map: MapOf<F> = ok(
         "opening a map",
         PersistentMap::new(ok("open", fixture.open(dir).await)).await,
     );
-    let writers = (0..TASKS).map(|task| tokio::spawn(write::<F>(map.clone(), task)));
+    // Who has it alone may change all.
+    let alone = (work == CLEARS && map.capabilities().atomic_batches).then(Arc::default);
+    let writer = |task| tokio::spawn(write::<F>(map.clone(), task, alone.clone()));
+    let writers = (0..TASKS).map(writer);
     for writer in writers.collect::<Vec<_>>() {
         let written = writer.await.expect("a task of the writing process");
         ok("writing", written);
@@ -223,10 +279,43 @@ async fn write_until_killed<F: Fixture>(fixture: &F, dir: &Path) -> ! {
     unreachable!("writers write until they are killed");
 }
 
-async fn write<F: Fixture>(map: MapOf<F>, task: u64) -> Result<()> {
+/// Replaces all entries again and again; returns if the store cannot.
+async fn replace<F: Fixture>(fixture: &F, dir: &Path) {
+    let backend = ok("open", fixture.open(dir).await);
+    ok("load", backend.load(&mut Collect::default()).await);
+    let mut random = fastrand::Rng::new();
+    while backend.capabilities().atomic_batches {
+        let number = random.u64(..1 << 40);
+        let all = 0..TASKS * KEYS;
+        let entries = all.clone().map(|at| (key::<F>(at), value::<F>(number)));
+        let replaced = backend.replace(entries.collect());
+        let what = format!("0 {} {number}", all.end - 1);
+        say(&format!("? {what}"));
+        match replaced.await {
+            Err(PersistentError::Unsupported { .. }) => break,
+            replaced => ok("replace", replaced),
+        }
+        say(&format!("! {what}"));
+    }
+    ok("close", backend.close().await);
+}
+
+async fn write<F: Fixture>(map: MapOf<F>, task: u64, alone: Option<Arc<RwLock<()>>>) -> Result<()> {
     let takes_batches = map.capabilities().atomic_batches;
     let mut random = fastrand::Rng::new();
     loop {
+        let _shared = match &alone {
+            Some(alone) if task == 0 && random.bool() => {
+                let _alone = alone.write().await;
+                let what = format!("0 {} -", TASKS * KEYS - 1);
+                say(&format!("? {what}"));
+                map.clear().await?;
+                say(&format!("! {what}"));
+                continue;
+            }
+            Some(alone) => Some(alone.read().await),
+            None => None,
+        };
         let number = random.u64(..1 << 40);
         let mut at = task * KEYS + random.u64(..KEYS);
         let mut last = at;

@@ -4,6 +4,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 mod behaviour;
+mod byte_behaviour;
 mod conformance;
 mod disk;
 mod drive;
@@ -18,7 +19,8 @@ mod sample;
 mod stage;
 
 pub use behaviour::*;
-pub use conformance::{Verdict, check_all};
+pub use byte_behaviour::*;
+pub use conformance::{Verdict, check_all, check_all_bytes};
 pub use disk::{Disk, DiskBackend};
 pub use drive::make_random_calls;
 pub use faulty::{Fault, Faults, Faulty, Stillness};
@@ -27,7 +29,7 @@ pub use history::{Anomaly, Answer, Call, Figures, History, Op, Rule};
 pub use kill::survives_kills;
 pub use map_behaviour::*;
 pub use refusal::assert_refused;
-pub use sample::{Item, Sample};
+pub use sample::{Item, Odd, Sample};
 
 /// Used by the macros.
 #[doc(hidden)]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use persistent_map_core::{
     CorruptRow, Key, LoadSink, PersistentError, PersistentMap, Result, StorageBackend, Survives,
@@ -57,6 +57,12 @@ impl<'a, F: Fixture> Stage<'a, F> {
         backend
     }
 
+    /// Opens the store beside whoever has it, and loads it.
+    pub(crate) async fn intrude(&self) -> Result<()> {
+        let backend = self.fixture.open(self.dir.path()).await?;
+        backend.load(&mut Collect::default()).await
+    }
+
     pub(crate) async fn map(&self) -> MapOf<F> {
         ok("opening a map", PersistentMap::new(self.open().await).await)
     }
@@ -78,6 +84,15 @@ impl<'a, F: Fixture> Stage<'a, F> {
         entries
     }
 
+    /// How long it takes to open and load the store.
+    pub(crate) async fn time_to_reopen(&self) -> Duration {
+        let started = Instant::now();
+        let backend = self.loaded().await;
+        let elapsed = started.elapsed();
+        ok("close", backend.close().await);
+        elapsed
+    }
+
     /// The same for a store whose owner may still be closing.
     pub(crate) async fn reopened_when_free(&self) -> Entries<F> {
         for _ in 0..50 {
@@ -91,6 +106,16 @@ impl<'a, F: Fixture> Stage<'a, F> {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         panic!("the store of a dropped map was not given back within 5 seconds");
+    }
+
+    /// A backend on a copy of the files, made now.
+    pub(crate) async fn copied(&self) -> (TempDir, F::Backend) {
+        let (dir, image) = self.crashed();
+        let backend = ok(
+            "opening a copy of the files",
+            self.fixture.open(&image).await,
+        );
+        (dir, backend)
     }
 
     fn crashed(&self) -> (TempDir, PathBuf) {
@@ -107,7 +132,8 @@ impl<'a, F: Fixture> Stage<'a, F> {
         expected: impl IntoIterator<Item = (u64, u64)>,
     ) {
         let (_dir, image) = self.crashed();
-        assert_stored::<F>(backend, &self.found_in(&image).await, expected);
+        let found = self.found_in(&image).await;
+        assert_holds::<F>(IN_A_COPY, backend, &found, expected);
     }
 
     pub(crate) async fn close_and_expect(
@@ -116,7 +142,7 @@ impl<'a, F: Fixture> Stage<'a, F> {
         expected: impl IntoIterator<Item = (u64, u64)>,
     ) {
         ok("close", backend.close().await);
-        assert_stored::<F>(&backend, &self.reopened().await, expected);
+        assert_holds::<F>(REOPENED, &backend, &self.reopened().await, expected);
     }
 
     /// What would be left if the process were killed now.
@@ -127,7 +153,7 @@ impl<'a, F: Fixture> Stage<'a, F> {
 
     pub(crate) async fn crash_and_compare(&self, map: &MapOf<F>) {
         let (_dir, image) = self.crashed();
-        assert_as_in_memory::<F>(map, &self.found_in(&image).await);
+        assert_as_in_memory::<F>(IN_A_COPY, map, &self.found_in(&image).await);
     }
 
     pub(crate) async fn close_and_compare(&self, map: MapOf<F>) {
@@ -136,12 +162,26 @@ impl<'a, F: Fixture> Stage<'a, F> {
     }
 
     pub(crate) async fn compare_reopened(&self, map: &MapOf<F>) {
-        assert_as_in_memory::<F>(map, &self.reopened().await);
+        assert_as_in_memory::<F>(REOPENED, map, &self.reopened().await);
     }
 }
 
+/// Said of a crash image.
+pub(crate) const IN_A_COPY: &str =
+    "the store, in a copy of its files made right after the last call had answered `Ok`,";
+const REOPENED: &str = "the store, closed and opened again,";
+
 /// Compares with pairs of key and value numbers; a store that survives nothing must be empty.
 pub(crate) fn assert_stored<F: Fixture>(
+    backend: &F::Backend,
+    found: &Entries<F>,
+    expected: impl IntoIterator<Item = (u64, u64)>,
+) {
+    assert_holds::<F>(REOPENED, backend, found, expected);
+}
+
+fn assert_holds<F: Fixture>(
+    what: &str,
     backend: &F::Backend,
     found: &Entries<F>,
     expected: impl IntoIterator<Item = (u64, u64)>,
@@ -151,16 +191,33 @@ pub(crate) fn assert_stored<F: Fixture>(
     } else {
         entries::<F>(expected)
     };
-    assert_same("the store", found, &expected);
+    assert_same(what, found, &expected);
 }
 
-fn assert_as_in_memory<F: Fixture>(map: &MapOf<F>, found: &Entries<F>) {
+/// How many entries `verify` has compared, or which of them differ.
+pub(crate) async fn verified<F: Fixture>(map: &MapOf<F>) -> u64 {
+    told_apart::<F, _>("verify", map, map.verify().await).await
+}
+
+/// What a call gave that compares the map with its store. If they differ, the message names an entry.
+pub(crate) async fn told_apart<F: Fixture, T>(doing: &str, map: &MapOf<F>, result: Result<T>) -> T {
+    if let Err(PersistentError::NotAsWritten { .. }) = result {
+        let mut sink = Collect::default();
+        ok("read_back", map.backend().read_back(&mut sink).await);
+        sink.assert_clean("read_back");
+        let what = format!("read_back, compared with memory after {doing} had failed,");
+        assert_same(&what, &sink.entries, &map.iter().collect());
+    }
+    ok(doing, result)
+}
+
+fn assert_as_in_memory<F: Fixture>(what: &str, map: &MapOf<F>, found: &Entries<F>) {
     let memory: Entries<F> = if map.capabilities().survives == Survives::Nothing {
         HashMap::new()
     } else {
         map.iter().collect()
     };
-    assert_same("the store, compared with memory,", found, &memory);
+    assert_same(&format!("{what} compared with memory,"), found, &memory);
 }
 
 /// Collects what a backend loads, and may refuse.
@@ -170,6 +227,9 @@ pub(crate) struct Collect<K, V> {
     pub(crate) corrupt: Vec<CorruptRow>,
     pub(crate) expected: Option<u64>,
     pub(crate) refuse_after: Option<usize>,
+    pub(crate) refuse_at_the_end: bool,
+    /// How many entries had come at each call of `finish`.
+    pub(crate) finished: Vec<usize>,
 }
 
 impl<K: std::fmt::Debug, V> Collect<K, V> {
@@ -192,6 +252,8 @@ impl<K, V> Default for Collect<K, V> {
             corrupt: Vec::new(),
             expected: None,
             refuse_after: None,
+            refuse_at_the_end: false,
+            finished: Vec::new(),
         }
     }
 }
@@ -225,6 +287,14 @@ where
 
     fn corrupt(&mut self, row: CorruptRow) -> Result<()> {
         self.corrupt.push(row);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.finished.push(self.entries.len());
+        if self.refuse_at_the_end {
+            return Err(PersistentError::storage("loading", "the sink has refused"));
+        }
         Ok(())
     }
 }

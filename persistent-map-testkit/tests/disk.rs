@@ -51,6 +51,10 @@ impl Fixture for Disks {
         self.disks.lock().unwrap().insert(to.to_path_buf(), copy);
         Ok(())
     }
+
+    fn has_lock(&self) -> bool {
+        false
+    }
 }
 
 conformance!(with_atomic_batches, Disks::new(true));

@@ -4,10 +4,16 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use persistent_map_core::{Capabilities, LoadSink, PersistentError, Result, StorageBackend, Write};
-use persistent_map_testkit::{Fixture, check_all};
+use persistent_map_core::{
+    Capabilities, Encoded, LoadSink, PersistentError, Result, StorageBackend, Write,
+};
+use persistent_map_testkit::{
+    Disk, Fixture, Odd, Sample as _, a_closed_store_can_be_reopened_at_once, check_all,
+    what_is_accepted_comes_back,
+};
 
 /// What is wrong with the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +51,22 @@ enum Bug {
     RefusesToReplaceTooLate,
     /// The store is given back some time after `close`.
     ClosesLate,
+    /// The same, and who opens it waits for that.
+    ClosesLateAndWaits,
+    /// Whoever comes is let in.
+    HasNoLock,
+    /// A second owner is refused, and has broken the lock.
+    BreaksTheLock,
+    /// Read in pieces of 1,000, each but the first without its first row.
+    SkipsBetweenPieces,
+    /// The same, of what is read back.
+    SkipsBetweenPiecesReadBack,
+    /// What the sink says after the last row is not heard.
+    IgnoresTheLastWord,
+    /// The sink is asked for its last word before it has all rows.
+    AsksTooEarly,
+    /// `read_back` asks for a last word as well.
+    AsksWhenReadingBack,
 }
 
 type Files = Arc<Mutex<HashMap<PathBuf, HashMap<String, String>>>>;
@@ -71,11 +93,22 @@ impl Fixture for Planted {
     type Backend = Backend;
 
     async fn open(&self, dir: &Path) -> Result<Backend> {
-        if !self.open.lock().unwrap().insert(dir.to_path_buf()) {
-            return Err(PersistentError::InUse {
-                path: dir.to_path_buf(),
-                owner: "another backend".into(),
-            });
+        let lock = || self.open.lock().unwrap().insert(dir.to_path_buf());
+        let mut locked = lock();
+        if self.bug == Bug::ClosesLateAndWaits {
+            for _ in 0..50 {
+                if locked {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                locked = lock();
+            }
+        }
+        if !locked && self.bug != Bug::HasNoLock {
+            if self.bug == Bug::BreaksTheLock {
+                self.open.lock().unwrap().remove(dir);
+            }
+            return Err(PersistentError::in_use(dir, "another backend"));
         }
         Ok(Backend {
             bug: self.bug,
@@ -134,6 +167,11 @@ impl Backend {
         }
     }
 
+    /// The number-th of all rows that are read.
+    fn is_skipped(&self, bug: Bug, number: usize) -> bool {
+        self.bug == bug && number > 0 && number.is_multiple_of(1_000)
+    }
+
     fn release(&self) {
         if !std::mem::replace(&mut *self.closed.lock().unwrap(), true) {
             self.open.lock().unwrap().remove(&self.file);
@@ -156,13 +194,23 @@ impl StorageBackend<String, String> for Backend {
         {
             return Err(PersistentError::storage("loading", "it is open already"));
         }
-        for (key, value) in entries.into_iter().skip(skipped) {
+        if self.bug == Bug::AsksTooEarly {
+            sink.finish()?;
+        }
+        for (number, (key, value)) in entries.into_iter().skip(skipped).enumerate() {
+            if self.is_skipped(Bug::SkipsBetweenPieces, number) {
+                continue;
+            }
             let taken = sink.entry(key, value);
             if self.bug != Bug::SwallowsTheSinksError {
                 taken?;
             }
         }
-        Ok(())
+        match self.bug {
+            Bug::AsksTooEarly => Ok(()),
+            Bug::IgnoresTheLastWord => sink.finish().or(Ok(())),
+            _ => sink.finish(),
+        }
     }
 
     async fn load_all(&self) -> Result<HashMap<String, String>> {
@@ -219,13 +267,19 @@ impl StorageBackend<String, String> for Backend {
         } else {
             self.load_all().await?
         };
-        for (key, value) in entries {
+        for (number, (key, value)) in entries.into_iter().enumerate() {
+            if self.is_skipped(Bug::SkipsBetweenPiecesReadBack, number) {
+                continue;
+            }
             let taken = sink.entry(key, value);
             if self.bug != Bug::ReadsBackInSpiteOfTheSink {
                 taken?;
             }
         }
-        Ok(())
+        match self.bug {
+            Bug::AsksWhenReadingBack => sink.finish(),
+            _ => Ok(()),
+        }
     }
 
     async fn replace(&self, entries: Vec<(String, String)>) -> Result<()> {
@@ -267,6 +321,15 @@ impl StorageBackend<String, String> for Backend {
         self.flush().await?;
         if self.bug == Bug::ClosesLate {
             // Left to `Drop`.
+            return Ok(());
+        }
+        if self.bug == Bug::ClosesLateAndWaits {
+            let (open, file) = (Arc::clone(&self.open), self.file.clone());
+            *self.closed.lock().unwrap() = true;
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                open.lock().unwrap().remove(&file);
+            });
             return Ok(());
         }
         self.release();
@@ -330,6 +393,16 @@ async fn every_planted_bug_is_found_by_the_behaviour_it_breaks() {
             "replace_is_all_or_nothing_or_refused",
         ),
         (Bug::ClosesLate, "a_closed_store_can_be_reopened_at_once"),
+        (Bug::HasNoLock, "a_second_owner_is_refused"),
+        (Bug::BreaksTheLock, "a_second_owner_is_refused"),
+        (Bug::SkipsBetweenPieces, "thousands_of_entries_come_back"),
+        (
+            Bug::SkipsBetweenPiecesReadBack,
+            "thousands_of_entries_come_back",
+        ),
+        (Bug::IgnoresTheLastWord, "the_sink_has_the_last_word"),
+        (Bug::AsksTooEarly, "the_sink_has_the_last_word"),
+        (Bug::AsksWhenReadingBack, "read_back_gives_what_is_stored"),
     ] {
         let failed: Vec<&str> = check_all(Planted::new(bug))
             .await
@@ -341,5 +414,131 @@ async fn every_planted_bug_is_found_by_the_behaviour_it_breaks() {
             failed.contains(&behaviour),
             "{bug:?}: {behaviour} passed; failed: {failed:?}"
         );
+    }
+}
+
+/// Each of its opens takes a third of a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_that_the_next_owner_waits_for_is_found() {
+    let fixture = Planted::new(Bug::ClosesLateAndWaits);
+    let run = async move { a_closed_store_can_be_reopened_at_once(&fixture).await };
+    assert!(tokio::spawn(run).await.is_err());
+}
+
+/// What becomes of values that the format of a store has no words for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    /// They are refused in time.
+    None,
+    /// They are written as something else.
+    Silent,
+    /// They are written, and cannot be read.
+    Unreadable,
+    /// They are refused when others share their commit.
+    RefusedLate,
+    /// They are refused, and stored.
+    RefusedAndStored,
+}
+
+struct Lossy {
+    loss: Loss,
+    disk: Disk<String, Odd>,
+}
+
+struct LossyBackend {
+    loss: Loss,
+    disk: Disk<String, Odd>,
+}
+
+impl Fixture for Lossy {
+    type Key = String;
+    type Value = Odd;
+    type Backend = LossyBackend;
+
+    async fn open(&self, _: &Path) -> Result<LossyBackend> {
+        let (loss, disk) = (self.loss, self.disk.clone());
+        Ok(LossyBackend { loss, disk })
+    }
+}
+
+impl LossyBackend {
+    async fn put(&self, key: String, value: Odd) -> Result<()> {
+        self.disk.backend().save(key, value).await
+    }
+}
+
+fn unstorable() -> PersistentError {
+    PersistentError::storage("writing a value", "the format has no NaN")
+}
+
+#[async_trait]
+impl StorageBackend<String, Odd> for LossyBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::one_at_a_time().with_atomic_batches()
+    }
+
+    fn prepare(&self, _: &String, value: Option<&Odd>) -> Result<Option<Encoded>> {
+        let is_odd = value.is_some_and(|value| !value.ratio.is_finite());
+        if is_odd && matches!(self.loss, Loss::None | Loss::RefusedAndStored) {
+            return Err(unstorable());
+        }
+        Ok(None)
+    }
+
+    async fn load_all(&self) -> Result<HashMap<String, Odd>> {
+        let entries = self.disk.entries();
+        if self.loss == Loss::Unreadable && entries.values().any(|value| value.ratio.is_nan()) {
+            return Err(unstorable());
+        }
+        Ok(entries)
+    }
+
+    async fn save(&self, key: String, value: Odd) -> Result<()> {
+        if value.ratio.is_finite() {
+            // Whatever was refused before it comes with it.
+            if self.loss == Loss::RefusedAndStored {
+                self.put(String::sample(1), value.clone()).await?;
+            }
+            return self.put(key, value).await;
+        }
+        match self.loss {
+            Loss::RefusedLate => Err(unstorable()),
+            Loss::Silent => {
+                self.put(
+                    key,
+                    Odd {
+                        ratio: 0.0,
+                        ..value
+                    },
+                )
+                .await
+            }
+            _ => self.put(key, value).await,
+        }
+    }
+
+    async fn delete(&self, key: &String) -> Result<()> {
+        self.disk.backend().delete(key).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_that_do_not_come_back_are_found() {
+    for loss in [
+        Loss::None,
+        Loss::Silent,
+        Loss::Unreadable,
+        Loss::RefusedLate,
+        Loss::RefusedAndStored,
+    ] {
+        let disk = Disk::new();
+        let fixture = Lossy { loss, disk };
+        let run = async move { what_is_accepted_comes_back(&fixture).await };
+        let found = tokio::spawn(run).await.is_err();
+        assert_eq!(found, loss != Loss::None, "{loss:?}");
     }
 }

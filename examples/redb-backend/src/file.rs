@@ -7,6 +7,8 @@ use persistent_map_core::{PersistentError, Result};
 use persistent_map_file::{LockFile, is_regular_file, refused, sync_directory_of, with_suffix};
 use redb::{Builder, Database, Error};
 
+use crate::{ENTRIES, FORMAT};
+
 pub(crate) struct Store {
     pub(crate) database: Database,
     /// After the database: the next owner comes when it is closed.
@@ -55,7 +57,12 @@ fn create(path: &Path) -> Result<()> {
         if fs::exists(&draft)? {
             fs::remove_file(&draft)?;
         }
-        Database::create(&draft)?.close()?;
+        let database = Database::create(&draft)?;
+        let transaction = database.begin_write()?;
+        transaction.open_table(ENTRIES)?;
+        transaction.open_table(FORMAT)?;
+        transaction.commit()?;
+        database.close()?;
         fs::rename(&draft, path)?;
         Ok(sync_directory_of(path)?)
     };

@@ -7,13 +7,12 @@ mod file;
 use std::path::{Path, PathBuf};
 
 use persistent_map_core::{
-    Bincode, ByteStore, ByteWrite, Capabilities, Format, Location, Result, RowSink, RowVerdict,
-    Survives, async_trait,
+    Bincode, ByteStore, ByteWrite, Capabilities, Encoded, Format, Location, Result, RowSink,
+    RowVerdict, Survives, async_trait,
 };
 use persistent_map_file::{Hold, blocking, resolve};
 use redb::{
-    Error, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition,
-    WriteTransaction,
+    Error, ReadableDatabase as _, ReadableTableMetadata as _, TableDefinition, WriteTransaction,
 };
 
 use crate::file::Store;
@@ -126,25 +125,24 @@ impl ByteStore for RedbBackend {
     }
 
     async fn load(&self, format: &Format, rows: &mut dyn RowSink) -> Result<()> {
-        let (asked, place) = (format.clone(), self.location());
-        // A commit in any case: it also syncs what a killed process has left in the kernel's memory only.
-        self.commit("comparing types", move |transaction| {
-            transaction.open_table(ENTRIES)?;
-            let mut table = transaction.open_table(FORMAT)?;
-            let found = table.get(())?.map(|text| text.value().to_string());
-            let agreed = found.map_or(Ok(()), |found| asked.compare_text(&found, &place));
-            if agreed.is_ok() {
-                table.insert((), asked.to_text().as_str())?;
-            }
-            Ok(agreed)
-        })
-        .await??;
+        let found = |store: &mut Store| {
+            let read = || {
+                let table = store.database.begin_read()?.open_table(FORMAT)?;
+                Ok(table.get(())?.map(|text| text.value().to_string()))
+            };
+            read().map_err(|error| store.failed("reading types", error))
+        };
+        if let Some(found) = self.hold.with("reading types", found).await? {
+            format.compare_text(&found, &self.location())?;
+        }
         let aside = self.read(rows).await?;
         rows.finish()?;
-        if aside.is_empty() {
-            return Ok(());
-        }
-        self.commit("setting rows aside", move |transaction| {
+        let format = format.to_text();
+        // A commit in any case: it also syncs what a killed process has left in the kernel's memory only.
+        self.commit("recording types", move |transaction| {
+            transaction
+                .open_table(FORMAT)?
+                .insert((), format.as_str())?;
             let mut entries = transaction.open_table(ENTRIES)?;
             let mut set_aside = transaction.open_table(SET_ASIDE)?;
             for key in &aside {
@@ -158,7 +156,7 @@ impl ByteStore for RedbBackend {
     }
 
     async fn apply(&self, batch: &[ByteWrite<'_>]) -> Result<()> {
-        let batch = owned(batch);
+        let batch: Vec<_> = batch.iter().map(Encoded::from).collect();
         self.commit("writing", move |transaction| write(transaction, &batch))
             .await
     }
@@ -176,7 +174,8 @@ impl ByteStore for RedbBackend {
     }
 
     async fn replace(&self, format: &Format, rows: &[ByteWrite<'_>]) -> Result<()> {
-        let (format, rows) = (format.to_text(), owned(rows));
+        let format = format.to_text();
+        let rows: Vec<_> = rows.iter().map(Encoded::from).collect();
         self.commit("replacing", move |transaction| {
             transaction.delete_table(ENTRIES)?;
             transaction
@@ -196,21 +195,12 @@ impl ByteStore for RedbBackend {
     }
 }
 
-/// The batch, to be sent to another thread.
-fn owned(batch: &[ByteWrite<'_>]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-    let owned = |write: &ByteWrite<'_>| (write.key.to_vec(), write.value.map(<[u8]>::to_vec));
-    batch.iter().map(owned).collect()
-}
-
-fn write(
-    transaction: &WriteTransaction,
-    batch: &[(Vec<u8>, Option<Vec<u8>>)],
-) -> Result<(), Error> {
+fn write(transaction: &WriteTransaction, batch: &[Encoded]) -> Result<(), Error> {
     let mut entries = transaction.open_table(ENTRIES)?;
-    for (key, value) in batch {
-        match value {
-            Some(value) => entries.insert(key.as_slice(), value.as_slice())?,
-            None => entries.remove(key.as_slice())?,
+    for write in batch {
+        match write.value() {
+            Some(value) => entries.insert(write.key(), value)?,
+            None => entries.remove(write.key())?,
         };
     }
     Ok(())

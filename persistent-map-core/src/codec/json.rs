@@ -29,11 +29,11 @@ impl Codec for Json {
         value: &T,
         bytes: &mut Vec<u8>,
     ) -> Result<(), CodecError> {
-        serde_json::to_writer(bytes, value).map_err(|error| CodecError::new(error.to_string()))
+        serde_json::to_writer(bytes, value).map_err(CodecError::new)
     }
 
     fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CodecError> {
-        serde_json::from_slice(bytes).map_err(|error| CodecError::new(error.to_string()))
+        serde_json::from_slice(bytes).map_err(CodecError::new)
     }
 
     fn fingerprint<T: DeserializeOwned>(&self) -> String {

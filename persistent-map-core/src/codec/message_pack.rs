@@ -37,14 +37,12 @@ impl Codec for MessagePack {
         value: &T,
         bytes: &mut Vec<u8>,
     ) -> Result<(), CodecError> {
-        rmp_serde::encode::write_named(bytes, value)
-            .map_err(|error| CodecError::new(error.to_string()))
+        rmp_serde::encode::write_named(bytes, value).map_err(CodecError::new)
     }
 
     fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CodecError> {
         let mut rest = bytes;
-        let value = T::deserialize(&mut Deserializer::new(&mut rest))
-            .map_err(|error| CodecError::new(error.to_string()))?;
+        let value = T::deserialize(&mut Deserializer::new(&mut rest)).map_err(CodecError::new)?;
         if rest.is_empty() {
             Ok(value)
         } else {

@@ -128,6 +128,11 @@ pub trait Codec: Send + Sync + 'static {
 /// let cause = "x".parse::<u8>().unwrap_err();
 /// let error = CodecError::new("invalid type: string \"hunter2\", expected u8").with_source(cause);
 /// assert_eq!(error.to_string(), "invalid type: string …, expected u8");
+///
+/// use serde::de::{Error as _, Unexpected, value::Error as SerdeError};
+///
+/// let error = SerdeError::invalid_type(Unexpected::Str("hunter2"), &"u8");
+/// assert_eq!(CodecError::new(error).to_string(), "invalid type: string …, expected u8");
 /// ```
 #[derive(Debug, Clone)]
 pub struct CodecError {
@@ -136,11 +141,11 @@ pub struct CodecError {
 }
 
 impl CodecError {
-    /// An error with serde's message, less the value that serde quotes in it
+    /// An error with serde's message, or of serde's error, less the value that serde quotes in it
     /// (``invalid value: string "..", expected ..``).
-    pub fn new(message: impl AsRef<str>) -> Self {
+    pub fn new(message: impl fmt::Display) -> Self {
         CodecError {
-            message: without_values(message.as_ref()),
+            message: without_values(&message.to_string()),
             source: None,
         }
     }
