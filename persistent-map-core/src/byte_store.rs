@@ -143,7 +143,8 @@ use crate::row::Location;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a backend for these types of keys and values",
     label = "implements neither `ByteStore` nor `StorageBackend<K, V>` for this `K` and `V`",
-    note = "a map needs a backend, such as `SqliteBackend`; one of your own implements `StorageBackend<K, V>` for the types of \
+    note = "a map needs a backend, such as `SqliteBackend`, of which `new` is awaited and may fail: `SqliteBackend::new(path).await?`; \
+            one of your own implements `StorageBackend<K, V>` for the types of \
             its entries, or `ByteStore` for all types"
 )]
 #[async_trait]

@@ -23,10 +23,6 @@ use crate::record::Record;
 use crate::store::{Backend, open};
 use crate::worker::key_name;
 
-/// Entries of the store before anything fails.
-const KNOWN: usize = 50;
-/// Keys that the worker writes to: the known ones and new ones.
-const KEYS: usize = 75;
 const OPS: u32 = 20;
 /// Greater than the versions of the known entries.
 const FIRST_VERSION: u64 = 1000;
@@ -238,7 +234,7 @@ impl Stores {
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         runtime.block_on(async {
             let map = open(&stores.closed.path().join(backend.file_name())).await?;
-            for (key, version) in known() {
+            for (key, version) in known(backend) {
                 map.insert(key.clone(), Record::new(&key, version, 100))
                     .await?;
             }
@@ -260,8 +256,22 @@ fn copy_store(backend: Backend, from: &Path, to: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn known() -> impl Iterator<Item = (String, u64)> {
-    (0..KNOWN)
+/// Entries of the store before anything fails: some pages of SQLite, and a table that twenty calls outgrow, so that it is
+/// written anew beside them.
+fn known_keys(backend: Backend) -> usize {
+    match backend {
+        Backend::Sqlite => 50,
+        Backend::Csv => 10,
+    }
+}
+
+/// Keys that the worker writes to: the known ones and new ones.
+fn keys(backend: Backend) -> usize {
+    known_keys(backend) * 3 / 2
+}
+
+fn known(backend: Backend) -> impl Iterator<Item = (String, u64)> {
+    (0..known_keys(backend))
         .zip(1..)
         .map(|(key, version)| (key_name(0, key), version))
 }
@@ -373,7 +383,7 @@ impl Trial<'_> {
         };
         if let Some(store) = store {
             copy_store(self.backend, store.path(), dir)?;
-            for (key, version) in known() {
+            for (key, version) in known(self.backend) {
                 oracle.hear(&Line::Attempt {
                     key: key.clone(),
                     version,
@@ -414,7 +424,8 @@ impl Trial<'_> {
         }
         command.arg(process::myself()?.get_program());
         command.arg("worker").arg("--path").arg(path);
-        command.args(["--keys", &KEYS.to_string(), "--ops", &OPS.to_string()]);
+        command.args(["--keys", &keys(self.backend).to_string()]);
+        command.args(["--ops", &OPS.to_string()]);
         command.args(["--seed", &self.seed.to_string()]);
         command.args(["--first-version", &FIRST_VERSION.to_string()]);
         if self.scenario == Scenario::RecoverAndClose {

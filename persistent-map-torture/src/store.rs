@@ -70,8 +70,8 @@ impl CodecName {
     }
 }
 
-/// What a worker writes in a part of its life.
-const CSV_MERGE_AFTER: u64 = 64 << 10;
+/// What a worker writes in a part of its life, if its table is not larger.
+const CSV_MERGE_AFTER: u64 = 2 << 10;
 
 pub(crate) type Map = PersistentMap<String, Record, Arc<dyn StorageBackend<String, Record>>>;
 
