@@ -15,7 +15,7 @@ use crate::protocol::{Line, Refusal, say};
 use crate::record::{Record, random_size};
 use crate::runtime;
 use crate::sequence::{Call, Operation, Sequence};
-use crate::store::{Map, open_with};
+use crate::store::{MERGE_SOON, Map, open_with};
 
 /// Between two flushes, at most.
 const PAUSE: std::ops::Range<u64> = 0..10_000;
@@ -53,7 +53,13 @@ async fn work(args: &Args) -> Result<(), Failure> {
     let limits = Behind::new()
         .max_delay(Duration::from_millis(args.delay_ms))
         .max_entries(args.entries);
-    let map = open_with(&args.path, WriteMode::Behind(limits), args.planted).await?;
+    let map = open_with(
+        &args.path,
+        WriteMode::Behind(limits),
+        args.planted,
+        MERGE_SOON,
+    )
+    .await?;
     say(&Line::Opened);
     let done: Arc<[AtomicU64]> = args.stored.iter().copied().map(AtomicU64::new).collect();
     let tasks = args.stored.len();

@@ -14,7 +14,7 @@ use crate::load::{KEYS, Load, look_over, verify};
 use crate::plot;
 use crate::record::Record;
 use crate::runtime;
-use crate::store::{Backend, Map, open_with};
+use crate::store::{Backend, MERGE_LATER, Map, open_with};
 use crate::vitals::{Vitals, waiting};
 
 /// How often the map is closed in the first half.
@@ -187,7 +187,7 @@ impl Soak<'_> {
             Mode::Through => WriteMode::Through,
             Mode::Behind => WriteMode::Behind(Behind::new()),
         };
-        open_with(&self.store, mode, None).await
+        open_with(&self.store, mode, None, MERGE_LATER).await
     }
 
     fn judge(&self) -> Result<(), Failure> {

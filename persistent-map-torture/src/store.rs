@@ -71,28 +71,28 @@ impl CodecName {
 }
 
 /// What a worker writes in a part of its life, if its table is not larger.
-const CSV_MERGE_AFTER: u64 = 2 << 10;
+pub(crate) const MERGE_SOON: u64 = 2 << 10;
+
+/// What most people have.
+pub(crate) const MERGE_LATER: u64 = 4 << 20;
 
 pub(crate) type Map = PersistentMap<String, Record, Arc<dyn StorageBackend<String, Record>>>;
 
 /// Opens a store as most people do: with the default settings, but for tables that are merged while they are tortured.
 pub(crate) async fn open(path: &Path) -> Result<Map, Failure> {
-    open_with(path, WriteMode::Through, None).await
+    open_with(path, WriteMode::Through, None, MERGE_SOON).await
 }
 
 pub(crate) async fn open_with(
     path: &Path,
     mode: WriteMode,
     planted: Option<Planted>,
+    merge_after: u64,
 ) -> Result<Map, Failure> {
     let is_csv = path.extension().is_some_and(|ending| ending == "csv");
     let syncs = planted != Some(Planted::Unsynced);
     let mut backend: Arc<dyn StorageBackend<String, Record>> = if is_csv {
-        Arc::new(
-            CsvBackend::new(path)
-                .sync(syncs)
-                .merge_after(CSV_MERGE_AFTER),
-        )
+        Arc::new(CsvBackend::new(path).sync(syncs).merge_after(merge_after))
     } else {
         let synchronous = if syncs {
             Synchronous::Full

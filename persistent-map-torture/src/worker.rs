@@ -10,7 +10,7 @@ use crate::planted::Planted;
 use crate::process;
 use crate::protocol::{Change, Line, Refusal, say};
 use crate::record::{Record, random_size};
-use crate::store::{Map, open_with};
+use crate::store::{MERGE_LATER, MERGE_SOON, Map, open_with};
 
 /// Failed calls by which a task knows that the disk is full.
 const FAILURES_WHEN_FULL: u32 = 3;
@@ -63,7 +63,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 async fn work(args: &Args) -> Result<(), Failure> {
-    let map = open_with(&args.path, WriteMode::Through, args.planted).await?;
+    // A table that is merged all the time would never fill a disk.
+    let merge_after = match args.ballast {
+        Some(_) => MERGE_LATER,
+        None => MERGE_SOON,
+    };
+    let map = open_with(&args.path, WriteMode::Through, args.planted, merge_after).await?;
     say(&Line::Opened);
     if args.shared {
         make_ledger(&map, args.first_version).await?;
