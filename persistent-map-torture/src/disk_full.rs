@@ -13,7 +13,7 @@ use crate::oracle::Oracle;
 use crate::planted::Planted;
 use crate::process::{self, Ended, Running};
 use crate::protocol::{Line, Refusal};
-use crate::store::Backend;
+use crate::store::{Backend, MERGE_LATER};
 
 const DISK_BYTES: u64 = 8 << 20;
 /// What the store may fill before the disk is full: from too little to be made, to less than SQLite's log grows to.
@@ -139,6 +139,8 @@ impl Life {
         let mut command = process::myself()?;
         command.arg("worker").arg("--path").arg(path);
         command.arg("--ballast").arg(ballast);
+        // A table that is merged all the time would never fill a disk.
+        command.args(["--merge-after", &MERGE_LATER.to_string()]);
         command.args(["--tasks", &self.tasks.to_string(), "--keys", "64"]);
         command.args(["--ops", &(OPS_AFTER / self.tasks).to_string()]);
         command.args(["--seed", &self.seed.to_string()]);

@@ -172,13 +172,15 @@ impl Ended {
         self.status.code() == Some(1)
     }
 
-    /// It ended by itself with one line that says why: no panic, no abort, no silence. Asked by the proofs that fail the
-    /// kernel, which are Linux's.
+    /// It ended by itself with one line that says why: no panic, no abort, no silence. (A line before it may say what was
+    /// not stored.) Asked by the proofs that fail the kernel, which are Linux's.
     #[cfg(target_os = "linux")]
     pub(crate) fn is_clean_error(&self) -> bool {
+        let lines = self.stderr.trim_end().lines();
+        let mut why = lines.filter(|line| !line.starts_with("persistent-map: "));
         self.status.code() == Some(Failure::TROUBLE.into())
-            && self.stderr.starts_with("error: ")
-            && self.stderr.trim_end().lines().count() == 1
+            && why.next().is_some_and(|line| line.starts_with("error: "))
+            && why.next().is_none()
     }
 
     pub(crate) fn said(&self, line: &Line) -> bool {

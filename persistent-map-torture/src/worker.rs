@@ -10,7 +10,7 @@ use crate::planted::Planted;
 use crate::process;
 use crate::protocol::{Change, Line, Refusal, say};
 use crate::record::{Record, random_size};
-use crate::store::{MERGE_LATER, MERGE_SOON, Map, open_with};
+use crate::store::{MERGE_SOON, Map, open_with};
 
 /// Failed calls by which a task knows that the disk is full.
 const FAILURES_WHEN_FULL: u32 = 3;
@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// Also make transactions and updates on entries that all tasks share
     #[arg(long)]
     shared: bool,
+    /// How large the journal of a table may grow before it is merged, in bytes
+    #[arg(long, default_value_t = MERGE_SOON)]
+    merge_after: u64,
     /// Close the map at the end, instead of waiting to be killed
     #[arg(long)]
     close: bool,
@@ -63,12 +66,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 async fn work(args: &Args) -> Result<(), Failure> {
-    // A table that is merged all the time would never fill a disk.
-    let merge_after = match args.ballast {
-        Some(_) => MERGE_LATER,
-        None => MERGE_SOON,
-    };
-    let map = open_with(&args.path, WriteMode::Through, args.planted, merge_after).await?;
+    let (mode, planted) = (WriteMode::Through, args.planted);
+    let map = open_with(&args.path, mode, planted, args.merge_after).await?;
     say(&Line::Opened);
     if args.shared {
         make_ledger(&map, args.first_version).await?;

@@ -15,7 +15,7 @@ use crate::oracle::Found;
 use crate::process::{self, Running};
 use crate::protocol::{Change, Line};
 use crate::record::Record;
-use crate::store::Backend;
+use crate::store::{Backend, MERGE_LATER};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
@@ -93,6 +93,7 @@ fn work(path: &Path, seed: u64, first_version: u64, close: bool) -> Result<Vec<L
     command.arg("worker").arg("--path").arg(path);
     command.args(["--ops", "12", "--seed", &seed.to_string()]);
     command.args(["--first-version", &first_version.to_string()]);
+    command.args(["--merge-after", &MERGE_LATER.to_string()]);
     if close {
         command.arg("--close");
     }
