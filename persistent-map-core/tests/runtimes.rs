@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use persistent_map_core::{
     Behind, Capabilities, PersistentError, PersistentMap, Result, StorageBackend, WriteMode,
@@ -89,19 +90,25 @@ fn a_blocking_call_inside_of_a_read_is_refused() {
         .block_on(PersistentMap::new(Disk::new().backend()))
         .unwrap();
     let blocking = map.blocking();
-    blocking.insert(1, 1).unwrap();
-    let inside = || map.with(&1, |value| blocking.insert(1, value + 1));
-    let nested = map.with(&1, |_| inside()).flatten();
-    for refused in [inside(), nested] {
-        let error = refused.unwrap().unwrap_err();
-        assert!(
-            matches!(error, PersistentError::WouldDeadlock { .. }),
-            "{error}"
-        );
-    }
-    let panicked = catch_unwind(AssertUnwindSafe(|| map.with(&1, |_| panic!("planted"))));
-    assert!(panicked.is_err());
-    assert_eq!(blocking.insert(1, 2).unwrap(), Some(1));
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || {
+        blocking.insert(1, 1).unwrap();
+        let inside = || map.with(&1, |value| blocking.insert(1, value + 1));
+        let nested = map.with(&1, |_| inside()).flatten();
+        for refused in [inside(), nested] {
+            let error = refused.unwrap().unwrap_err();
+            assert!(
+                matches!(error, PersistentError::WouldDeadlock { .. }),
+                "{error}"
+            );
+        }
+        let panicked = catch_unwind(AssertUnwindSafe(|| map.with(&1, |_| panic!("planted"))));
+        assert!(panicked.is_err());
+        assert_eq!(blocking.insert(1, 2).unwrap(), Some(1));
+        done.send(()).unwrap();
+    });
+    let ended = ended.recv_timeout(Duration::from_secs(10));
+    ended.expect("it waits for itself, or a check has failed");
 }
 
 /// Nobody is left who would do it, and the handles may live on in a `static`.
