@@ -108,6 +108,7 @@ fn a_blocking_call_inside_of_a_read_is_refused() {
         done.send(()).unwrap();
     });
     let ended = ended.recv_timeout(Duration::from_secs(10));
+    runtime.shutdown_background(); // its writer would be waited for
     ended.expect("it waits for itself, or a check has failed");
 }
 
