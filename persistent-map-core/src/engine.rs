@@ -235,8 +235,7 @@ where
         match self {
             Engine::Resident(local) => {
                 local.close();
-                // Once, whoever asks; if that caller gives up, the next one does it.
-                local.finished(shared.finish(Ok(()))).await;
+                shared.released.get_or_init(|| shared.finish(Ok(()))).await;
             }
             Engine::Behind(_, saver) => {
                 shared.status.request_close();

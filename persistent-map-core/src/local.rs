@@ -7,7 +7,6 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, PoisonError};
 
 use hashbrown::DefaultHashBuilder;
-use tokio::sync::OnceCell;
 
 use crate::backend::{Key, StorageBackend, Value};
 use crate::backlog::Backlog;
@@ -29,7 +28,6 @@ pub(crate) struct Local<K, V> {
     hasher: DefaultHashBuilder,
     /// What is to be stored later; nothing if there is no store.
     backlog: Option<Arc<Backlog>>,
-    finished: OnceCell<()>,
 }
 
 /// Aligned, so that two cores that change different lanes do not share a cache line.
@@ -49,7 +47,6 @@ impl<K, V> Local<K, V> {
             lanes: lanes(LANES),
             hasher: DefaultHashBuilder::default(),
             backlog: None,
-            finished: OnceCell::new(),
         }
     }
 
@@ -61,7 +58,6 @@ impl<K, V> Local<K, V> {
             lanes: lanes(count),
             hasher: DefaultHashBuilder::default(),
             backlog: Some(backlog),
-            finished: OnceCell::new(),
         }
     }
 
@@ -92,11 +88,6 @@ impl<K, V> Local<K, V> {
         for lane in &mut self.lock_all() {
             lane.closed = true;
         }
-    }
-
-    /// Awaits `finish`, unless that has been done.
-    pub(crate) async fn finished(&self, finish: impl Future<Output = ()>) {
-        self.finished.get_or_init(|| finish).await;
     }
 
     fn lock_all(&self) -> Vec<MutexGuard<'_, Contents<K, V>>> {

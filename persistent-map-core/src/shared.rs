@@ -29,8 +29,9 @@ pub(crate) struct Shared<K, V, B, S> {
     pub(crate) runtime: Handle,
     /// There is no store.
     pub(crate) resident: bool,
-    /// What came of releasing the store without the task that does it otherwise.
-    pub(crate) released: OnceCell<Result<()>>,
+    /// Where no task of the map releases the store: that it was done. Once, whoever asks; if that caller gives up, the next
+    /// one does it.
+    pub(crate) released: OnceCell<()>,
 }
 
 impl<K, V, B, S> Shared<K, V, B, S>
@@ -244,8 +245,7 @@ where
             Ok(()) => self.flush_backend().await,
             failed => failed,
         };
-        let closed = contain_async("the backend", async { self.backend.close().await }).await;
-        let result = flushed.and(closed);
+        let result = flushed.and(self.close_backend().await);
         match &result {
             Ok(()) => tracing::info!(target: "persistent_map", "map closed"),
             Err(error) => {
@@ -258,12 +258,16 @@ where
 
     /// Releases the store where the task has gone, with its runtime, that would have done it.
     pub(crate) async fn release(&self) {
-        let closed = self
-            .released
-            .get_or_init(|| contain_async("the backend", async { self.backend.close().await }));
-        if let Err(error) = closed.await {
-            tracing::error!(target: "persistent_map", %error, "cannot release the store");
-        }
+        let close = async || {
+            if let Err(error) = self.close_backend().await {
+                tracing::error!(target: "persistent_map", %error, "cannot release the store");
+            }
+        };
+        self.released.get_or_init(close).await;
+    }
+
+    async fn close_backend(&self) -> Result<()> {
+        contain_async("the backend", async { self.backend.close().await }).await
     }
 
     /// Compares what is stored with the entries of one moment, at which all of them are stored.

@@ -11,8 +11,8 @@ use persistent_map_core::{
     Behind, Capabilities, PersistentError, PersistentMap, Result, StorageBackend, WriteMode,
     async_trait,
 };
-use persistent_map_testkit::Disk;
-use tokio::runtime::Builder;
+use persistent_map_testkit::{Disk, DiskBackend};
+use tokio::runtime::{Builder, Runtime};
 
 #[test]
 fn a_plain_thread_writes_while_a_current_thread_runtime_runs() {
@@ -78,17 +78,22 @@ fn a_blocking_call_works_where_blocking_is_allowed_and_is_refused_elsewhere() {
     }
 }
 
-/// The reader holds what the writer waits for, whatever the key: keys share locks.
-#[test]
-fn a_blocking_call_inside_of_a_read_is_refused() {
+/// On a thread that is not of the runtime.
+fn map_in_a_runtime() -> (Runtime, PersistentMap<i32, i32, DiskBackend<i32, i32>>) {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .unwrap();
-    let map = runtime
-        .block_on(PersistentMap::new(Disk::new().backend()))
-        .unwrap();
+    let open = PersistentMap::new(Disk::new().backend());
+    let map = runtime.block_on(open).unwrap();
+    (runtime, map)
+}
+
+/// The reader holds what the writer waits for, whatever the key: keys share locks.
+#[test]
+fn a_blocking_call_inside_of_a_read_is_refused() {
+    let (runtime, map) = map_in_a_runtime();
     let blocking = map.blocking();
     let (done, ended) = mpsc::channel();
     thread::spawn(move || {
@@ -134,14 +139,7 @@ fn closing_after_the_runtime_has_ended_releases_the_store_once() {
 
 #[test]
 fn a_panic_of_the_code_that_is_waited_for_is_its_own() {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let map = runtime
-        .block_on(PersistentMap::new(Disk::new().backend()))
-        .unwrap();
+    let (_runtime, map) = map_in_a_runtime();
     let blocking = map.blocking();
     let waiting = catch_unwind(AssertUnwindSafe(|| {
         blocking.wait(async {
