@@ -304,9 +304,8 @@ impl Format {
     /// # Errors
     /// As for [`compare`](Self::compare), and [`Damaged`](PersistentError::Damaged) for a text that is no format.
     pub fn compare_text(&self, found: &str, place: &Location) -> Result<()> {
-        let found = Format::from_text(found).ok_or_else(|| PersistentError::Damaged {
-            place: place.to_string(),
-            reason: "its record of codec and types cannot be read".to_string(),
+        let found = Format::from_text(found).ok_or_else(|| {
+            PersistentError::damaged(place, "its record of codec and types cannot be read")
         })?;
         self.compare(&found, place)
     }

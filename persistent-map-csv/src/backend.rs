@@ -309,11 +309,7 @@ fn check_size(bytes: usize) -> Result<()> {
     if bytes <= MAX_ENTRY_BYTES {
         return Ok(());
     }
-    Err(PersistentError::TooLarge {
-        part: "entry",
-        bytes: bytes as u64,
-        limit: MAX_ENTRY_BYTES as u64,
-    })
+    Err(PersistentError::too_large("entry", bytes, MAX_ENTRY_BYTES))
 }
 
 #[async_trait]

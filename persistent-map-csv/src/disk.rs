@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use persistent_map_core::Result;
 use persistent_map_file::{
-    LockFile, is_regular_file, refused, regular, resolve, sync_directory_of,
+    LockFile, identity, is_regular_file, refused, regular, resolve, sync_directory_of,
 };
 
 pub(crate) trait Disk: Send + Sync + 'static {
@@ -250,13 +250,6 @@ fn has_one_name(_: &Path) -> Result<()> {
 }
 
 #[cfg(unix)]
-fn identity(metadata: &fs::Metadata) -> (u64, u64) {
-    use std::os::unix::fs::MetadataExt as _;
-
-    (metadata.dev(), metadata.ino())
-}
-
-#[cfg(unix)]
 fn rights(metadata: &fs::Metadata) -> (u32, u32, u32) {
     use std::os::unix::fs::MetadataExt as _;
 
@@ -266,12 +259,6 @@ fn rights(metadata: &fs::Metadata) -> (u32, u32, u32) {
 #[cfg(not(unix))]
 fn rights(_: &fs::Metadata) -> (u32, u32, u32) {
     (0, 0, 0)
-}
-
-/// Other systems tell a file from another one by when it was written.
-#[cfg(not(unix))]
-fn identity(_: &fs::Metadata) -> (u64, u64) {
-    (0, 0)
 }
 
 #[cfg(unix)]

@@ -222,9 +222,14 @@ impl Job {
     }
 
     fn clear_up(&self) {
-        for path in [&self.claim.path, &self.journal] {
-            let _ = self.disk.remove(&aside(path));
-        }
+        clear_up(&*self.disk, &self.claim.path, &self.journal);
+    }
+}
+
+/// Removes what a merge has written aside.
+pub(crate) fn clear_up(disk: &dyn Disk, table: &Path, journal: &Path) {
+    for path in [table, journal] {
+        let _ = disk.remove(&aside(path));
     }
 }
 

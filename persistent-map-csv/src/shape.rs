@@ -287,12 +287,15 @@ pub(crate) fn listed(columns: &[String]) -> String {
 
 /// What other people have written, without what a terminal would obey.
 pub(crate) fn legible(text: &str) -> String {
-    let shown = |letter: char| {
-        let escaped = letter.is_control().then(|| letter.escape_default());
-        let plain = escaped.is_none().then_some(letter);
-        escaped.into_iter().flatten().chain(plain)
-    };
-    text.chars().flat_map(shown).collect()
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
 }
 
 /// A header without rows, and the columns that it lacks for a value.

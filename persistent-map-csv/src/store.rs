@@ -30,7 +30,7 @@ use persistent_map_file::{refused, with_suffix};
 use crate::checkpoint::{self, Plan, Rest, Source, edited};
 use crate::disk::{Claim, Disk, DiskFile};
 use crate::journal::{self, Changes, Failure, Fault, Frames, Journal, Kind, Packed, Replay, aside};
-use crate::merge::{Job, Merge, Merged};
+use crate::merge::{Job, Merge, Merged, clear_up};
 use crate::shape::Shape;
 use crate::table::{Head, Print, TableReader};
 
@@ -332,7 +332,7 @@ impl Store {
         let installed = merge
             .finish()
             .and_then(|merged| self.install(merged, bytes));
-        installed.inspect_err(|_| self.clear_aside())
+        installed.inspect_err(|_| clear_up(&*self.disk, self.path(), &self.journal_path()))
     }
 
     fn begin_merge(&mut self, number: u64, end: u64) -> Result<()> {
@@ -381,12 +381,6 @@ impl Store {
     /// Ends a merge, for whoever needs the files to themselves.
     fn settle(&mut self) {
         let _ = self.merge.take().map(Merge::give_up);
-    }
-
-    fn clear_aside(&self) {
-        for path in [self.path(), &self.journal_path()] {
-            let _ = self.disk.remove(&aside(path));
-        }
     }
 
     fn checkpoint_without(&mut self, set_aside: &HashSet<u64>) -> Result<()> {

@@ -8,4 +8,6 @@ mod path;
 pub use hold::{Hold, blocking};
 pub use import::Import;
 pub use lock::{LockFile, PATIENCE, RETRY};
-pub use path::{is_regular_file, refused, regular, resolve, sync_directory_of, with_suffix};
+pub use path::{
+    identity, is_regular_file, refused, regular, resolve, sync_directory_of, with_suffix,
+};

@@ -95,10 +95,7 @@ impl LockFile {
                     thread::sleep(RETRY);
                 }
                 Err(TryLockError::WouldBlock) => {
-                    return Err(PersistentError::InUse {
-                        path: target.to_path_buf(),
-                        owner: read_owner(&mut file),
-                    });
+                    return Err(PersistentError::in_use(target, read_owner(&mut file)));
                 }
                 Err(TryLockError::Error(error)) => {
                     return Err(refused(

@@ -136,6 +136,33 @@ pub fn is_regular_file(path: &Path) -> Result<bool> {
     }
 }
 
+/// Which file it is, by device and inode: another one may have taken its name since. The same for all where the system has
+/// no such numbers.
+///
+/// ```
+/// use std::fs::{self, File};
+///
+/// use persistent_map_file::identity;
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("app.db");
+/// let open = File::create(&path)?;
+/// assert_eq!(identity(&open.metadata()?), identity(&fs::metadata(&path)?));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[cfg(unix)]
+pub fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt as _;
+
+    (metadata.dev(), metadata.ino())
+}
+
+/// Which file it is: not to be told here.
+#[cfg(not(unix))]
+pub fn identity(_: &fs::Metadata) -> (u64, u64) {
+    (0, 0)
+}
+
 /// A name beside the file: `app.db` and `-wal` make `app.db-wal`.
 ///
 /// ```

@@ -326,21 +326,13 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
 
     fn check(&self, key_bytes: usize, value_bytes: usize) -> Result<()> {
         if key_bytes > MAX_KEY_BYTES {
-            return Err(PersistentError::TooLarge {
-                part: "key",
-                bytes: key_bytes as u64,
-                limit: MAX_KEY_BYTES as u64,
-            });
+            return Err(PersistentError::too_large("key", key_bytes, MAX_KEY_BYTES));
         }
         let bytes = key_bytes.saturating_add(value_bytes);
         if bytes <= MAX_ENTRY_BYTES {
             return Ok(());
         }
-        Err(PersistentError::TooLarge {
-            part: "entry",
-            bytes: bytes as u64,
-            limit: MAX_ENTRY_BYTES as u64,
-        })
+        Err(PersistentError::too_large("entry", bytes, MAX_ENTRY_BYTES))
     }
 
     async fn load(&self, format: &Format, rows: &mut dyn RowSink) -> Result<()> {

@@ -89,10 +89,7 @@ impl Connection {
             .await
             .map_err(|error| {
                 if is_busy(&error) {
-                    PersistentError::InUse {
-                        path: path.to_path_buf(),
-                        owner: "another SQLite connection".into(),
-                    }
+                    PersistentError::in_use(path, "another SQLite connection")
                 } else {
                     storage(opening(path), error)
                 }

@@ -13,7 +13,7 @@ use tokio::sync::{MappedMutexGuard, Mutex as AsyncMutex, MutexGuard, oneshot};
 
 use crate::connection::Connection;
 use crate::failure::storage;
-use crate::file::{self, Identity, Target};
+use crate::file::{self, Target};
 use crate::schema;
 use crate::settings::Settings;
 
@@ -29,7 +29,7 @@ pub(crate) struct Database {
     claims: Mutex<HashSet<String>>,
     lock: Option<LockFile>,
     /// Of the file; none if it is in memory.
-    identity: Option<Identity>,
+    identity: Option<(u64, u64)>,
 }
 
 impl Database {
@@ -62,7 +62,7 @@ impl Database {
             .as_ref()
             .map_or_else(|| settings.path.clone(), |lock| lock.target().to_path_buf());
         let connection = Connection::open(&path, &settings, in_use).await?;
-        let identity = lock.as_ref().and_then(|_| file::identity(&path).ok());
+        let identity = lock.as_ref().and_then(|_| file::identity_of(&path).ok());
         let database = Database {
             survives: match lock {
                 Some(_) => settings.synchronous.survives(),
@@ -102,10 +102,8 @@ impl Database {
         let deadline = Instant::now() + PATIENCE;
         while !self.claims().insert(table.to_ascii_lowercase()) {
             if Instant::now() >= deadline {
-                return Err(PersistentError::InUse {
-                    path: self.path.clone(),
-                    owner: format!("another map of this process, as table `{table}`"),
-                });
+                let owner = format!("another map of this process, as table `{table}`");
+                return Err(PersistentError::in_use(&self.path, owner));
             }
             // Not tokio's timer: a runtime need not have one.
             let _ = tokio::task::spawn_blocking(|| thread::sleep(RETRY)).await;
@@ -175,8 +173,8 @@ impl Database {
     }
 }
 
-fn check_name(path: &Path, identity: Option<Identity>, doing: impl Fn() -> String) -> Result<()> {
-    let is_gone = |identity| match file::identity(path) {
+fn check_name(path: &Path, identity: Option<(u64, u64)>, doing: impl Fn() -> String) -> Result<()> {
+    let is_gone = |identity| match file::identity_of(path) {
         Ok(found) => found != identity,
         // Other errors do not tell.
         Err(error) => error.kind() == ErrorKind::NotFound,

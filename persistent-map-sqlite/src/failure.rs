@@ -23,10 +23,7 @@ pub(crate) fn storage(doing: impl Into<String>, error: sqlx::Error) -> Persisten
 
 /// Damage to a table that is not of a single row.
 pub(crate) fn damaged(location: &Location, reason: impl Into<String>) -> PersistentError {
-    PersistentError::Damaged {
-        place: location.to_string(),
-        reason: reason.into(),
-    }
+    PersistentError::damaged(location, reason)
 }
 
 pub(crate) fn is_busy(error: &sqlx::Error) -> bool {

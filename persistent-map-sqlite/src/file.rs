@@ -6,7 +6,7 @@ use std::path::Path;
 
 use persistent_map_core::{PersistentError, Result};
 use persistent_map_file::{
-    LockFile, is_regular_file, refused, resolve, sync_directory_of, with_suffix,
+    LockFile, identity, is_regular_file, refused, resolve, sync_directory_of, with_suffix,
 };
 
 use crate::import::{first_page, is_of_version_0_1};
@@ -72,21 +72,9 @@ fn look_at(path: &Path, has_log: bool) -> Result<bool> {
     Ok(exists)
 }
 
-/// Which file has a name, where the system can tell: another one may take its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity(#[cfg(unix)] (u64, u64));
-
-#[cfg(unix)]
-pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
-    use std::os::unix::fs::MetadataExt as _;
-
-    fs::metadata(path).map(|metadata| Identity((metadata.dev(), metadata.ino())))
-}
-
-/// Elsewhere a file that is open cannot be taken away as a rule.
-#[cfg(not(unix))]
-pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
-    fs::metadata(path).map(|_| Identity())
+/// Which file has a name.
+pub(crate) fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|metadata| identity(&metadata))
 }
 
 /// Makes sure that there is a log beside a database: an empty one if SQLite has merged and removed it.
