@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use persistent_map_core::{Behind, PersistentMap, Phase, StorageBackend, WriteMode};
+use persistent_map_history::{History, Op, make_random_calls};
 use persistent_map_memory::InMemoryBackend;
-use persistent_map_testkit::{
-    Disk, Fault, Faults, History, Op, drop_after_polls, make_random_calls,
-};
+use persistent_map_testkit::{Disk, Fault, Faults, drop_after_polls};
 use tokio::task::JoinSet;
 
 const KEYS: u64 = 3;

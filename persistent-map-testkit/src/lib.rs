@@ -3,31 +3,23 @@
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-mod behaviour;
-mod byte_behaviour;
+mod behaviours;
 mod conformance;
 mod disk;
-mod drive;
 mod faulty;
 mod fixture;
 pub mod guide;
-mod history;
 mod kill;
-mod map_behaviour;
 mod refusal;
 mod sample;
 mod stage;
 
-pub use behaviour::*;
-pub use byte_behaviour::*;
+pub use behaviours::{bytes::*, map::*, store::*};
 pub use conformance::{Verdict, check_all, check_all_bytes};
 pub use disk::{Disk, DiskBackend};
-pub use drive::make_random_calls;
 pub use faulty::{Fault, Faults, Faulty, Stillness};
 pub use fixture::{Fixture, OpenWith, open_with};
-pub use history::{Anomaly, Answer, Call, Figures, History, Op, Rule};
 pub use kill::survives_kills;
-pub use map_behaviour::*;
 pub use refusal::assert_refused;
 pub use sample::{Item, Odd, Sample};
 

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use persistent_map_core::{Behind, DynBackend, PersistentMap, WriteMode};
 use persistent_map_csv::CsvBackend;
+use persistent_map_history::{History, Op, make_random_calls};
 use persistent_map_sqlite::SqliteBackend;
-use persistent_map_testkit::{
-    Disk, Fault, Faults, History, Op, drop_after_polls, make_random_calls,
-};
+use persistent_map_testkit::{Disk, Fault, Faults, drop_after_polls};
 use tokio::task::JoinSet;
 
 use crate::failure::Failure;

@@ -12,7 +12,8 @@ use persistent_map::sqlite::SqliteBackend;
 use persistent_map::{
     Behind, DynBackend, PersistentError, PersistentMap, StorageBackend, Transaction, WriteMode,
 };
-use persistent_map_testkit::{History, Op, drop_after_polls, make_random_calls};
+use persistent_map_history::{History, Op, make_random_calls};
+use persistent_map_testkit::drop_after_polls;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::timeout;

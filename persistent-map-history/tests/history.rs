@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use persistent_map_testkit::{Anomaly, Answer, Call, Figures, History, Op, Rule};
+use persistent_map_history::{Anomaly, Answer, Call, Figures, History, Op, Rule};
 
 type State = Option<u64>;
 

@@ -1,8 +1,8 @@
 //! Which optional calls are worth a try.
 
-use super::super::calls::Optional;
-use super::super::model::{Op, State};
 use super::Search;
+use crate::calls::Optional;
+use crate::model::{Op, State};
 
 /// What an optional call has to bring about to be of use.
 #[derive(Default)]

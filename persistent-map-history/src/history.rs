@@ -1,21 +1,13 @@
 //! What many tasks asked of a map and were answered, and whether one order of the calls explains all of it.
 
-mod anomaly;
-mod bits;
-mod calls;
-mod model;
-mod search;
-mod values;
-
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use self::anomaly::Anomaly;
-pub use self::model::{Answer, Op, Rule};
-
-use self::calls::Calls;
-use self::model::State;
+use crate::anomaly::Anomaly;
+use crate::calls::Calls;
+use crate::model::{Answer, Op, State};
+use crate::search;
 
 /// A record of calls and answers, which [`check`](Self::check) holds against the one promise that matters: each call
 /// takes effect at once, at some moment between its beginning and its answer (linearizability).
@@ -24,7 +16,7 @@ use self::model::State;
 /// begins and one when it is answered, and of two calls the one that was answered before the other began comes first.
 ///
 /// ```
-/// use persistent_map_testkit::{History, Op};
+/// use persistent_map_history::{History, Op};
 ///
 /// let history = History::new();
 /// let (task, key) = (0, 7);
@@ -83,16 +75,16 @@ struct Records {
 
 /// A call, and what is known of its end.
 #[derive(Debug, Clone, Copy)]
-struct Record {
-    task: usize,
-    key: u64,
-    op: Op,
-    call: u64,
-    end: End,
+pub(crate) struct Record {
+    pub(crate) task: usize,
+    pub(crate) key: u64,
+    pub(crate) op: Op,
+    pub(crate) call: u64,
+    pub(crate) end: End,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum End {
+pub(crate) enum End {
     Unanswered,
     Failed(u64),
     Returned(u64, Answer),
@@ -107,7 +99,7 @@ impl History {
     /// A history that begins with these entries.
     ///
     /// ```
-    /// use persistent_map_testkit::{History, Op};
+    /// use persistent_map_history::{History, Op};
     ///
     /// let history = History::starting_with([(7, 1)]);
     /// history.call(0, 7, Op::Remove).returned(Some(1));
@@ -148,7 +140,7 @@ impl History {
     /// What the store has kept is for reads to say: read each key from the next map.
     ///
     /// ```
-    /// use persistent_map_testkit::{History, Op};
+    /// use persistent_map_history::{History, Op};
     ///
     /// let history = History::new();
     /// history.call(0, 7, Op::Insert(1)).unanswered();
@@ -211,7 +203,7 @@ impl Records {
 ///
 /// ```
 /// use persistent_map_core::{Outcome, PersistentError};
-/// use persistent_map_testkit::{Call, History, Op};
+/// use persistent_map_history::{Call, History, Op};
 ///
 /// fn ended(call: Call, answer: Result<Option<u64>, PersistentError>) {
 ///     match answer {

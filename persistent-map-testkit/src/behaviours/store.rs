@@ -18,7 +18,7 @@ use crate::stage::{
     prepared, value,
 };
 
-/// Calls a macro with what it is given and the names of all behaviours, here and in `map_behaviour.rs`.
+/// Calls a macro with what it is given and the names of all behaviours, here and in `map.rs`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! for_each_behaviour {

@@ -1,6 +1,6 @@
 //! Who needs a value, and who can still put it: where a value is gone for good, the search turns back at once.
 
-use super::model::{Op, State};
+use crate::model::{Op, State};
 
 /// How often each value is still needed and can still be put.
 pub(super) struct Values {

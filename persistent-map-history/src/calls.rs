@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::model::{Answer, Op, State};
-use super::values::{Unseen, Values};
-use super::{End, Record};
+use crate::history::{End, Record};
+use crate::model::{Answer, Op, State};
+use crate::values::{Unseen, Values};
 
 /// A call that was answered: it has its place in the order.
 pub(super) struct Required {

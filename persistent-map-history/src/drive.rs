@@ -3,9 +3,10 @@
 use std::hash::BuildHasher;
 
 use persistent_map_core::{Outcome, PersistentError, PersistentMap, StorageBackend};
+use persistent_map_testkit::drop_after_polls;
 
-use crate::drop_after_polls;
-use crate::history::{Answer, Call, History, Op, Rule};
+use crate::history::{Call, History};
+use crate::model::{Answer, Op, Rule};
 
 /// One task's part of a [`History`]: makes `calls` random calls of all kinds on the keys below `keys`, one after the
 /// other, gives up on some of them at a random poll, and records what becomes of each. Stops early when the map refuses
@@ -15,7 +16,8 @@ use crate::history::{Answer, Call, History, Op, Rule};
 ///
 /// ```
 /// use persistent_map_core::PersistentMap;
-/// use persistent_map_testkit::{Disk, History, make_random_calls};
+/// use persistent_map_history::{History, make_random_calls};
+/// use persistent_map_testkit::Disk;
 ///
 /// # #[tokio::main]
 /// # async fn main() -> persistent_map_core::Result<()> {

@@ -1,7 +1,7 @@
 //! The order as far as it goes: the calls that may come next, and steps forth and back.
 
-use super::super::calls::{Optional, Required};
 use super::{Choice, Search, Step};
+use crate::calls::{Optional, Required};
 
 impl<'a> Search<'a> {
     /// The first required call that is not ordered.

@@ -5,10 +5,10 @@ mod targets;
 
 use std::collections::HashMap;
 
-use super::bits::{Bits, is_subset};
-use super::calls::Calls;
-use super::model::State;
-use super::values::Values;
+use crate::bits::{Bits, is_subset};
+use crate::calls::Calls;
+use crate::model::State;
+use crate::values::Values;
 
 use self::targets::Targets;
 

@@ -8,7 +8,7 @@ pub(super) type State = Option<u64>;
 /// A call on one key.
 ///
 /// ```
-/// use persistent_map_testkit::{Answer, History, Op, Rule};
+/// use persistent_map_history::{Answer, History, Op, Rule};
 ///
 /// let history = History::new();
 /// let answers: [(Op, Answer); 4] = [

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
-use super::calls::{Calls, epoch};
-use super::model::{Answer, Holds, Op, State};
-use super::search::explain;
-use super::{End, Record};
+use crate::calls::{Calls, epoch};
+use crate::history::{End, Record};
+use crate::model::{Answer, Holds, Op, State};
+use crate::search::explain;
 
 /// How many calls of one kind are shown.
 const SHOWN: usize = 8;
 
-/// A history that no order of its calls explains. From [`History::check`](super::History::check).
+/// A history that no order of its calls explains. From [`History::check`](crate::History::check).
 ///
 /// Its text names the key and shows, one call a line and with their stamps: the end of an order of what was answered
 /// before, the first answer that has no place in any, what the key may hold by then, the writes that ran at the same time,
@@ -61,7 +61,7 @@ impl Anomaly {
     }
 
     /// The key whose history it is. Other keys may have anomalies as well. For an example see
-    /// [`History`](super::History).
+    /// [`History`](crate::History).
     pub fn key(&self) -> u64 {
         self.key
     }
