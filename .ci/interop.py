@@ -1,6 +1,6 @@
 """What other programs make of a table, and what the map makes of theirs.
 
-Run by .ci/run after the example `airports_csv`, with pandas: reads its table with pandas and with sqlite3, compares both
+Run by .ci/parts/programs after the example `airports_csv`, with pandas: reads its table with pandas and with sqlite3, compares both
 with the original, and writes a table of its own for the map to open.
 """
 

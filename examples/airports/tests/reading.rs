@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use persistent_map_examples::{AIRPORTS_CSV, Airport, Airports, read};
+use airports::{AIRPORTS_CSV, Airport, Airports, read};
 
 #[test]
 fn the_file_has_7884_airports() {

@@ -4,14 +4,14 @@
 //! map and compares all entries with the file. Arguments are codes to look up:
 //!
 //! ```text
-//! cargo run --release --example airports -- LHR SFO XXX
+//! cargo run --release -p airports -- LHR SFO XXX
 //! ```
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use airports::{AIRPORTS_CSV, Airports, Result, Store, data_file, read};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use persistent_map_examples::{AIRPORTS_CSV, Airports, Result, Store, data_file, read};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -43,7 +43,7 @@ async fn run() -> Result<()> {
 
     let codes: Vec<String> = std::env::args().skip(1).collect();
     if codes.is_empty() {
-        println!("Look up airports: cargo run --release --example airports -- LHR SFO XXX");
+        println!("Look up airports: cargo run --release -p airports -- LHR SFO XXX");
     }
     for code in codes {
         look_up(&store, &code.to_uppercase());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use persistent_map_examples::{AIRPORTS_CSV, Airport, Airports, Mismatch, Store, read};
+use airports::{AIRPORTS_CSV, Airport, Airports, Mismatch, Store, read};
 
 #[tokio::test]
 async fn what_one_run_loads_the_next_one_finds() {

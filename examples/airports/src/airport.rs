@@ -12,7 +12,7 @@ use csv::Position;
 use serde::{Deserialize, Serialize};
 
 /// 7,884 airports, with a header line.
-pub const AIRPORTS_CSV: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/airports.csv");
+pub const AIRPORTS_CSV: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/airports.csv");
 
 /// Airports by their three-letter IATA code.
 pub type Airports = BTreeMap<String, Airport>;
