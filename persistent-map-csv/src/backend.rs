@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use persistent_map_core::{
@@ -13,7 +13,7 @@ use persistent_map_core::{
 use persistent_map_file::{Hold, blocking};
 
 use crate::cell::CellError;
-use crate::disk::{Disk, OsDisk};
+use crate::disk::{Claim, Disk, OsDisk};
 use crate::journal::{Change, Changes, Kind, length_of, pack, push_change};
 use crate::load;
 use crate::shape::{Shape, SharedShape, encode_key, unstorable};
@@ -52,6 +52,9 @@ pub struct CsvBackend {
     shape: Arc<SharedShape>,
     /// The open table, from `load` to `close`.
     hold: Hold<Store>,
+    /// The path, between a load that failed and the next one: nobody comes in between, as long as this backend lives and
+    /// is not closed.
+    kept: Mutex<Option<Arc<Claim>>>,
 }
 
 impl CsvBackend {
@@ -75,6 +78,7 @@ impl CsvBackend {
             disk,
             shape: Arc::new(SharedShape::new("key".to_string())),
             hold: Hold::default(),
+            kept: Mutex::default(),
         }
     }
 
@@ -268,6 +272,41 @@ impl CsvBackend {
         Err(problem.unwrap_or_else(|| unstorable::<V>(&CellError::Nested)))
     }
 
+    /// The path, which may be ours since a load that failed.
+    async fn claim(&self) -> Result<Arc<Claim>> {
+        let (disk, path, kept) = (
+            Arc::clone(&self.disk),
+            self.path.clone(),
+            self.kept().take(),
+        );
+        blocking("opening a table", move || {
+            match kept.filter(|claim| claim.check().is_ok()) {
+                Some(claim) => Ok(claim),
+                None => disk.claim(&path).map(Arc::new),
+            }
+        })
+        .await
+    }
+
+    async fn load_claimed<K: Key, V: Value>(
+        &self,
+        claim: Arc<Claim>,
+        sink: &mut dyn LoadSink<K, V>,
+    ) -> Result<()> {
+        let (disk, settings) = (Arc::clone(&self.disk), self.settings.clone());
+        let opening = move || Store::at(disk, claim, settings);
+        let (store, found) = blocking("opening a table", opening).await?;
+        self.hold.put(store);
+        let loaded = load::load(&self.hold, found, &self.settings, sink).await?;
+        self.shape
+            .found(loaded.shape, loaded.has_rows, loaded.extra);
+        Ok(())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Arc<Claim>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn append(&self, kind: Kind, contents: Vec<u8>) -> Result<()> {
         let shape = self.shape.get();
         self.hold
@@ -330,27 +369,13 @@ impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
     }
 
     async fn load(&self, sink: &mut dyn LoadSink<K, V>) -> Result<()> {
-        let (disk, path, settings) = (
-            Arc::clone(&self.disk),
-            self.path.clone(),
-            self.settings.clone(),
-        );
-        let (store, found) =
-            blocking("opening a table", move || Store::at(disk, &path, settings)).await?;
-        self.hold.put(store);
-        match load::load(&self.hold, found, &self.settings, sink).await {
-            Ok(loaded) => {
-                self.shape
-                    .found(loaded.shape, loaded.has_rows, loaded.extra);
-                Ok(())
-            }
-            Err(error) => {
-                if let Some(store) = self.hold.take() {
-                    store.abandon();
-                }
-                Err(error)
-            }
+        let claim = self.claim().await?;
+        let loaded = self.load_claimed(Arc::clone(&claim), sink).await;
+        if loaded.is_err() {
+            drop(self.hold.take());
+            *self.kept() = Some(claim);
         }
+        loaded
     }
 
     async fn load_all(&self) -> Result<HashMap<K, V>> {
@@ -420,7 +445,10 @@ impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
     }
 
     async fn close(&self) -> Result<()> {
-        self.hold.close("closing a table", Store::close).await
+        let kept = self.kept().take();
+        let closed = self.hold.close("closing a table", Store::close).await;
+        drop(kept);
+        closed
     }
 }
 

@@ -1,7 +1,7 @@
 //! All that is ever done to files, behind one small trait, so that tests can record each operation and make of it every
 //! state that a crash could leave.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
@@ -9,7 +9,8 @@ use std::time::SystemTime;
 
 use persistent_map_core::Result;
 use persistent_map_file::{
-    LockFile, identity, is_regular_file, refused, regular, resolve, sync_directory_of,
+    LockFile, OpenFile, check_place, create_anew, identity, is_regular_file, open_itself, resolve,
+    sync_directory_of,
 };
 
 pub(crate) trait Disk: Send + Sync + 'static {
@@ -21,6 +22,9 @@ pub(crate) trait Disk: Send + Sync + 'static {
 
     /// A new, empty file in place of whatever was there, with the mode and owner of `like` if that exists.
     fn create(&self, path: &Path, like: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Which file has this name; `None` if there is none. As [`Stamp::file`] of an open one.
+    fn identity(&self, path: &Path) -> io::Result<Option<(u64, u64)>>;
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
@@ -78,11 +82,9 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Gives up what turned out not to be a table of ours.
-    pub(crate) fn leave_no_file(self) {
-        if let Some(lock) = self.lock {
-            lock.leave_no_file();
-        }
+    /// Whether it still keeps others out.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        self.lock.as_ref().map_or(Ok(()), LockFile::check)
     }
 }
 
@@ -93,42 +95,32 @@ impl Disk for OsDisk {
     fn claim(&self, path: &Path) -> Result<Claim> {
         let path = resolve(path)?;
         is_regular_file(&path)?;
+        // Opening and closing it would take the locks from a database that is open here.
+        drop(OpenFile::look(&path)?);
         let claim = Claim {
             lock: Some(LockFile::acquire(&path)?),
             path,
         };
         // Again, now that nobody else is at work.
-        match is_regular_file(&claim.path).and_then(|_| has_one_name(&claim.path)) {
-            Ok(()) => Ok(claim),
-            Err(error) => {
-                claim.leave_no_file();
-                Err(error)
-            }
-        }
+        is_regular_file(&claim.path)?;
+        check_place(&claim.path)?;
+        Ok(claim)
     }
 
     fn open(&self, path: &Path) -> io::Result<Option<Box<dyn DiskFile>>> {
-        let opened = OpenOptions::new().read(true).write(true).open(path);
-        match opened.and_then(regular) {
-            Ok(file) => Ok(Some(Box::new(file))),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        Ok(open_itself(path)?.map(|file| Box::new(file) as Box<dyn DiskFile>))
     }
 
     fn create(&self, path: &Path, like: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)?;
-        match fs::metadata(like) {
-            Ok(metadata) => copy_owner_and_mode(&file, &metadata)?,
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        Ok(Box::new(create_anew(path, like)?))
+    }
+
+    fn identity(&self, path: &Path) -> io::Result<Option<(u64, u64)>> {
+        match fs::symlink_metadata(path) {
+            Ok(named) => Ok(Some(identity(&named))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
-        Ok(Box::new(file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -225,30 +217,6 @@ fn read_some(mut file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usiz
     file.read(buffer)
 }
 
-/// A checkpoint gives the name to a new file, and would leave the old one under all other names.
-#[cfg(unix)]
-fn has_one_name(path: &Path) -> Result<()> {
-    use std::os::unix::fs::MetadataExt as _;
-
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.nlink() > 1 => Err(refused(
-            path,
-            format!("the file has {} names (hard links)", metadata.nlink()),
-            "It is replaced as a whole when it is written, which would leave the old text under the other names. Make a \
-             copy, or use symbolic links",
-            None,
-        )),
-        // A file that cannot be looked at is found out when it is opened.
-        _ => Ok(()),
-    }
-}
-
-/// Other systems do not tell the number of names.
-#[cfg(not(unix))]
-fn has_one_name(_: &Path) -> Result<()> {
-    Ok(())
-}
-
 #[cfg(unix)]
 fn rights(metadata: &fs::Metadata) -> (u32, u32, u32) {
     use std::os::unix::fs::MetadataExt as _;
@@ -259,22 +227,4 @@ fn rights(metadata: &fs::Metadata) -> (u32, u32, u32) {
 #[cfg(not(unix))]
 fn rights(_: &fs::Metadata) -> (u32, u32, u32) {
     (0, 0, 0)
-}
-
-#[cfg(unix)]
-fn copy_owner_and_mode(file: &File, like: &fs::Metadata) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt as _, fchown};
-
-    let own = file.metadata()?;
-    if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
-        // Only the administrator may give files away; everybody else keeps what they write.
-        let _ = fchown(file, Some(like.uid()), Some(like.gid()));
-    }
-    file.set_permissions(like.permissions())
-}
-
-/// On other systems a new file inherits its rights from the directory.
-#[cfg(not(unix))]
-fn copy_owner_and_mode(_: &File, _: &fs::Metadata) -> io::Result<()> {
-    Ok(())
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use csv_async::{AsyncReaderBuilder, ByteRecord};
 use persistent_map_core::codec::CodecError;
 use persistent_map_core::{Key, PersistentError, Result, Value};
-use persistent_map_file::{Import, blocking, refused, resolve};
+use persistent_map_file::{Import, OpenFile, blocking, refused, resolve};
 
 /// The entries of a table that persistent-map 0.1 has written. The file is only read.
 ///
@@ -42,7 +42,10 @@ where
 {
     let path = resolve(path.as_ref())?;
     let file = path.clone();
-    let read = move || fs::read(&file).map_err(|error| unreadable(&file, error));
+    let read = move || {
+        let _look = OpenFile::look(&file)?;
+        fs::read(&file).map_err(|error| unreadable(&file, error))
+    };
     let table = blocking("reading a table", read).await?;
     let mut import = Import::new("line", true);
     let mut reader = AsyncReaderBuilder::new()

@@ -10,7 +10,7 @@
 //! # The files
 //!
 //! After `flush` and `close`, `NAME.csv` is the whole map: a header, and one row a key, sorted by the text of the key.
-//! Beside it stays `NAME.csv.lock`, which says who has it open. While the map is written to, there is also
+//! Beside it stays `NAME.csv.lock`, which says who has it open, also beside a table that was refused. While the map is written to, there is also
 //! `NAME.csv.journal`, where each commit is appended; when it outgrows the table, both are merged into a new table, in a
 //! thread of its own. Writes go on meanwhile, and the first one after its end gives the new table the name, and goes on with
 //! a journal of what was written since. So a write costs the same however large the map is. (If the journal grows to four

@@ -392,6 +392,10 @@ mod tests {
             OsDisk.create(path, like)
         }
 
+        fn identity(&self, path: &Path) -> io::Result<Option<(u64, u64)>> {
+            OsDisk.identity(path)
+        }
+
         fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
             OsDisk.rename(from, to)
         }

@@ -98,12 +98,12 @@ pub(crate) struct FoundJournal {
 }
 
 impl Store {
+    /// Looks at the table that is claimed.
     pub(crate) fn at(
         disk: Arc<dyn Disk>,
-        path: &Path,
+        claim: Arc<Claim>,
         settings: Settings,
     ) -> Result<(Self, Found)> {
-        let claim = Arc::new(disk.claim(path)?);
         let mut store = Store {
             disk,
             claim,
@@ -114,13 +114,8 @@ impl Store {
             state: State::Opening,
             due: 0,
         };
-        match store.look() {
-            Ok(found) => Ok((store, found)),
-            Err(error) => {
-                store.abandon();
-                Err(error)
-            }
-        }
+        let found = store.look()?;
+        Ok((store, found))
     }
 
     fn path(&self) -> &Path {
@@ -129,13 +124,6 @@ impl Store {
 
     fn journal_path(&self) -> PathBuf {
         with_suffix(self.path(), ".journal")
-    }
-
-    /// Leaves everything as it was found.
-    pub(crate) fn abandon(self) {
-        if let Some(claim) = Arc::into_inner(self.claim) {
-            claim.leave_no_file();
-        }
     }
 
     /// Once everything was read: takes rows out that cannot be, and makes durable what a crash has left.
@@ -191,6 +179,7 @@ impl Store {
         self.write_frames(self.settings.sync, shape, |frames| {
             frames.push(kind, contents)
         })?;
+        self.check_names()?;
         if let Err(error) = self.merge_if_due() {
             // The commit is in the journal; only the table is behind, and there will be another try.
             tracing::warn!(target: "persistent_map", %error, "the table could not be written");
@@ -409,7 +398,7 @@ impl Store {
         self.retire_journal()
             .map_err(|error| self.failed("removing the journal of", error))?;
         self.schedule();
-        Ok(())
+        self.check_names()
     }
 
     /// The cells of the changes are in the journal unless the plan has them.
@@ -432,6 +421,9 @@ impl Store {
             let named = self.journal.as_mut().map_or(Ok(()), Journal::sync_name);
             named.map_err(|error| self.failed("writing to", error))?;
         }
+        // It may have taken long to write, and may be another owner's place by now.
+        let claimed = self.claim.check();
+        claimed.map_err(|error| self.failed("replacing", error).unknown())?;
         let renamed = self.disk.rename(&aside(&path), &path);
         renamed.map_err(|error| self.cannot_replace(error))?;
         self.table = Some(table);
@@ -553,15 +545,45 @@ impl Store {
         self.due = table.max(self.settings.merge_after);
     }
 
-    fn check_usable(&self) -> Result<()> {
+    fn check_usable(&mut self) -> Result<()> {
         match self.state {
-            State::Ready => Ok(()),
+            State::Ready => self.check_names(),
             State::Opening => Err(self.failed("writing to", io::Error::other("it is not loaded"))),
             State::Broken => {
                 let earlier = io::Error::other("an earlier write failed");
                 Err(self.failed("writing to", earlier).unknown())
             }
         }
+    }
+
+    /// Whether the lock and the journal are still what has their names. If the lock is not, another owner may be at work;
+    /// if the journal is not, nobody will ever find what is in it. Asked after each commit as well as before, because what is
+    /// acknowledged must be what the next owner finds.
+    fn check_names(&mut self) -> Result<()> {
+        let checked = self.claim.check().and_then(|()| self.check_journal());
+        checked.map_err(|error| {
+            self.state = State::Broken;
+            self.failed("writing to", error).unknown()
+        })
+    }
+
+    fn check_journal(&mut self) -> io::Result<()> {
+        let path = self.journal_path();
+        let Some(journal) = &mut self.journal else {
+            return Ok(());
+        };
+        // Other errors do not tell.
+        let has_name = self.disk.identity(&path).map_or(Ok(true), |named| {
+            Ok::<_, io::Error>(named == Some(journal.identity()?))
+        })?;
+        if has_name {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            ErrorKind::NotFound,
+            "the `.journal` file beside it was deleted, moved or replaced while it was open, and the writes in it are lost. \
+             All entries are in memory: `copy` the map to a new store",
+        ))
     }
 
     fn failed_commit(&mut self, failure: Failure) -> PersistentError {

@@ -1,19 +1,26 @@
 //! Who has a file: a lock file beside it.
 //!
 //! Locks of the file itself are no use here: SQLite's own, or none in a text file that others replace. This one works
-//! between processes and within one, answers at once, and says who has it. The lock is the operating system's, so it goes with its process, however that ends; the file stays
-//! and means nothing without a lock on it.
+//! between processes and within one, answers at once, and says who has it. The lock is the operating system's, so it goes
+//! with its process, however that ends.
+//!
+//! The file stays for good, and means nothing without a lock on it. Whoever removed it would make two owners: one of the file
+//! that has lost its name, and one of the next file of this name. Others may remove it all the same, so what is locked is
+//! compared with what has the name, after locking and then as often as the owner asks.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use persistent_map_core::{PersistentError, Result};
 
-use crate::path::{refused, regular, with_suffix};
+use crate::beside::{create_lock, has_name, open_itself};
+use crate::owner;
+use crate::path::{identity, refused, with_suffix};
 
 /// How long to wait for an owner who is just closing: what a backend waits that has a lock of another kind, to be like the
 /// others.
@@ -45,58 +52,57 @@ pub const RETRY: Duration = Duration::from_millis(10);
 /// let target = dir.path().join("app.db");
 /// let lock = LockFile::acquire(&target)?;
 /// assert!(matches!(LockFile::acquire(&target), Err(PersistentError::InUse { .. })));
+/// lock.check().unwrap(); // with each commit
 /// drop(lock);
 ///
-/// let lock = LockFile::acquire(&target)?;
-/// // What is there turns out to be somebody else's:
-/// lock.leave_no_file();
+/// LockFile::acquire(&target)?;
+/// assert_eq!(std::fs::read(dir.path().join("app.db.lock")).unwrap(), b"", "it stays, and names nobody");
 /// # Ok::<(), PersistentError>(())
 /// ```
 #[derive(Debug)]
 pub struct LockFile {
     target: PathBuf,
+    path: PathBuf,
     file: File,
-    /// There was no lock file before this one.
-    is_new: bool,
+    identity: (u64, u64),
+    /// Who has made it. A process that was forked from this one has the descriptor, and not the lock.
+    process: u32,
     /// It says who has the lock. (A file of this name that says something else is locked, and left as it is.)
     is_ours: bool,
+    /// When the owner was written into it.
+    written: Mutex<Option<SystemTime>>,
 }
 
 impl LockFile {
     /// Locks the file `target`, which is absolute and need not exist. The lock is on a file beside it, `target` with
     /// `.lock` at the end. Waits for it for [`PATIENCE`], blocking the thread.
     ///
+    /// The lock file stays when the lock is given up, also if `target` turns out to be no store. It can be opened by those who
+    /// may write to `target`, and by nobody else.
+    ///
     /// # Errors
     /// - [`InUse`](PersistentError::InUse): somebody has it, here or in another process.
     /// - [`Refused`](PersistentError::Refused): the lock file cannot be made or locked.
     pub fn acquire(target: &Path) -> Result<Self> {
         let path = with_suffix(target, ".lock");
-        let is_new = !path.exists();
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .and_then(regular)
-            .map_err(|error| {
-                refused(
-                    &path,
-                    "the lock file cannot be opened",
-                    "The directory must be writable, and nothing else may have this name",
-                    Some(error),
-                )
-            })?;
         let deadline = Instant::now() + PATIENCE;
         loop {
+            let file = open_or_create(&path, target).map_err(|error| cannot_open(&path, error))?;
+            let is_late = Instant::now() >= deadline;
             match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    thread::sleep(RETRY);
+                // Others may have removed it while it was waited for.
+                Ok(()) if has_name(&file, &path).unwrap_or(false) => {
+                    return Self::locked(target, path, file);
                 }
-                Err(TryLockError::WouldBlock) => {
-                    return Err(PersistentError::in_use(target, read_owner(&mut file)));
+                Ok(()) if is_late => {
+                    let error = io::Error::other("others replace it again and again");
+                    return Err(cannot_open(&path, error));
                 }
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) if is_late => {
+                    return Err(PersistentError::in_use(target, read_owner(&file)));
+                }
+                Err(TryLockError::WouldBlock) => thread::sleep(RETRY),
                 Err(TryLockError::Error(error)) => {
                     return Err(refused(
                         &path,
@@ -107,64 +113,291 @@ impl LockFile {
                 }
             }
         }
-        let is_ours = write_owner(&mut file);
-        Ok(LockFile {
-            target: target.to_path_buf(),
-            file,
-            is_new,
-            is_ours,
-        })
     }
 
-    /// Gives up a lock on what turned out not to be a file of ours: nothing stays beside it.
-    pub fn leave_no_file(self) {
-        if self.is_new {
-            let _ = std::fs::remove_file(with_suffix(&self.target, ".lock"));
-        }
+    fn locked(target: &Path, path: PathBuf, file: File) -> Result<Self> {
+        let is_ours = write_owner(&file);
+        let metadata = file.metadata().map_err(|error| cannot_open(&path, error))?;
+        Ok(LockFile {
+            target: target.to_path_buf(),
+            path,
+            file,
+            identity: identity(&metadata),
+            process: process::id(),
+            is_ours,
+            written: Mutex::new(metadata.modified().ok()),
+        })
     }
 
     /// The file that is locked.
     pub fn target(&self) -> &Path {
         &self.target
     }
+
+    /// Whether the lock still keeps others out. Costs one look at a name, about a microsecond.
+    ///
+    /// What was committed before this answered `Ok` is what the next owner finds, whoever that is. So a store asks after each
+    /// commit, before it acknowledges that; and before it changes what another owner would not notice.
+    ///
+    /// # Errors
+    /// It does not, and the text says why and what to do: the lock file was deleted, moved or replaced, also with its
+    /// directory; another owner has written a name into it, because locks do not hold on this file system; or this is a
+    /// fork of the process that has the lock.
+    pub fn check(&self) -> io::Result<()> {
+        if process::id() != self.process {
+            return Err(io::Error::other(FORKED));
+        }
+        let named = match fs::symlink_metadata(&self.path) {
+            Ok(named) => named,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(lost()),
+            // Other errors do not tell.
+            Err(_) => return Ok(()),
+        };
+        if identity(&named) != self.identity {
+            return Err(lost());
+        }
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = named.modified().ok();
+        if self.is_ours && now != *written {
+            if !owner::is_own(&read(&self.file)) {
+                return Err(io::Error::other(NOT_LOCKED));
+            }
+            // Somebody has touched it, and no more.
+            *written = now;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for LockFile {
     fn drop(&mut self) {
+        if process::id() != self.process {
+            return;
+        }
         // An owner who has gone is named to nobody.
-        if self.is_ours {
+        if self.is_ours && self.check().is_ok() {
             let _ = self.file.set_len(0);
+        }
+        // Closing it would not do: a process that was forked meanwhile has the same lock by a descriptor of its own.
+        let _ = self.file.unlock();
+    }
+}
+
+const FORKED: &str = "this process was forked from the one that has the file open. Open the file in the new process, after \
+    the old one has closed it";
+
+const NOT_LOCKED: &str = "another program has written its name into the lock file beside it, so both have the file open: locks \
+    do not keep programs apart on this file system (a network or overlay file system, say). Stop one of the two, and keep \
+    the file on a local disk. All entries are in memory: `copy` the map to a new store";
+
+fn lost() -> io::Error {
+    io::Error::new(
+        ErrorKind::NotFound,
+        "the `.lock` file beside it was deleted, moved or replaced while it was open, so another program may have opened it \
+         since. Keep what cleans up away from it, and see that no other program has the file open. All entries are in \
+         memory: `copy` the map to a new store",
+    )
+}
+
+fn open_or_create(path: &Path, target: &Path) -> io::Result<File> {
+    loop {
+        if let Some(file) = open_itself(path)? {
+            return Ok(file);
+        }
+        match create_lock(path, target) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => return made,
         }
     }
 }
 
+fn cannot_open(path: &Path, error: io::Error) -> PersistentError {
+    if error.kind() == ErrorKind::PermissionDenied
+        && let Some(owner) = foreign_owner_of(path)
+    {
+        return refused(
+            path,
+            format!(
+                "the lock file belongs to user {owner}, by whom the file was opened before, and cannot be opened here"
+            ),
+            "Give it the owner and the mode of the file that it is for (`chown --reference`, `chmod --reference`), or run the \
+             program as that user. Do not delete it while a program has the file open",
+            Some(error),
+        );
+    }
+    refused(
+        path,
+        "the lock file cannot be opened",
+        "The directory must be writable, and nothing else may have this name",
+        Some(error),
+    )
+}
+
+#[cfg(unix)]
+fn foreign_owner_of(path: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let owner = fs::symlink_metadata(path).ok()?.uid();
+    Some(owner::user(owner))
+}
+
+#[cfg(not(unix))]
+fn foreign_owner_of(_: &Path) -> Option<String> {
+    None
+}
+
 /// The name helps people; whether it can be written does not decide anything. Writes only over names like it.
-fn write_owner(file: &mut File) -> bool {
-    let mut content = Vec::new();
-    let _ = file.take(16).read_to_end(&mut content);
-    if !content.is_empty() && !content.starts_with(b"process ") {
+fn write_owner(file: &File) -> bool {
+    let before = read(file);
+    if !before.is_empty() && !before.starts_with(owner::BEGINNING) {
         return false;
     }
-    let program = std::env::current_exe().ok();
-    let name = program
-        .as_deref()
-        .and_then(Path::file_name)
-        .map_or_else(|| "unknown program".into(), |name| name.to_string_lossy());
+    let mut file = file;
     let _ = file.set_len(0);
     let _ = file.rewind();
-    let _ = write!(file, "process {} ({name})", process::id());
+    let _ = file.write_all(owner::introduction().as_bytes());
     true
 }
 
 /// On Windows a locked file cannot be read; then the owner has no name.
-fn read_owner(file: &mut File) -> String {
-    let mut owner = String::new();
+fn read_owner(file: &File) -> String {
+    owner::description(&read(file))
+}
+
+fn read(mut file: &File) -> String {
+    let mut text = Vec::new();
     let _ = file.rewind();
-    let _ = file.take(256).read_to_string(&mut owner);
-    let own = format!("process {} ", process::id());
-    match owner.trim() {
-        "" => "somebody who has not left a name".to_string(),
-        owner if owner.starts_with(&own) => format!("this very process: {owner}"),
-        owner => owner.to_string(),
+    let _ = file.take(owner::LONGEST).read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn target() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("app.csv");
+        (dir, target)
+    }
+
+    fn lock_of(target: &Path) -> PathBuf {
+        with_suffix(target, ".lock")
+    }
+
+    /// The lock of a file that has lost its name keeps nobody out.
+    #[test]
+    fn whoever_waits_for_a_lock_file_that_is_removed_locks_the_next_one() {
+        const ROUNDS: usize = 3000;
+        let (_dir, target) = target();
+        let (owners, rounds) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    while rounds.fetch_add(1, Ordering::SeqCst) < ROUNDS {
+                        let Ok(lock) = LockFile::acquire(&target) else {
+                            continue;
+                        };
+                        assert_eq!(owners.fetch_add(1, Ordering::SeqCst), 0, "two owners");
+                        thread::yield_now();
+                        owners.fetch_sub(1, Ordering::SeqCst);
+                        fs::remove_file(lock_of(&target)).unwrap();
+                        drop(lock);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_lock_that_keeps_nobody_out_any_more_is_told() {
+        let (dir, target) = target();
+        let path = lock_of(&target);
+        let elsewhere = dir.path().join("elsewhere");
+        for harm in ["deleted", "moved", "replaced", "linked"] {
+            let lock = LockFile::acquire(&target).unwrap();
+            lock.check().unwrap();
+            match harm {
+                "moved" | "linked" => fs::rename(&path, &elsewhere).unwrap(),
+                _ => fs::remove_file(&path).unwrap(),
+            }
+            match harm {
+                "replaced" => fs::write(&path, "").unwrap(),
+                "linked" => std::os::unix::fs::symlink(&elsewhere, &path).unwrap(),
+                _ => {}
+            }
+            let told = lock.check().unwrap_err().to_string();
+            assert!(
+                told.contains("deleted, moved or replaced"),
+                "{harm}: {told}"
+            );
+            drop(lock);
+            let _ = fs::remove_file(&path);
+            let _ = fs::remove_file(&elsewhere);
+        }
+    }
+
+    #[test]
+    fn a_second_owner_is_told_where_locks_do_not_keep_it_out() {
+        let (_dir, target) = target();
+        let lock = LockFile::acquire(&target).unwrap();
+        let later = SystemTime::now() + Duration::from_secs(1);
+        lock.file.set_modified(later).unwrap();
+        lock.check().expect("it was touched, and no more");
+        fs::write(
+            lock_of(&target),
+            "process 1 (app)\ntoken 0 pid-namespace 1 boot 1\n",
+        )
+        .unwrap();
+        lock.file
+            .set_modified(later + Duration::from_secs(1))
+            .unwrap();
+        let told = lock.check().unwrap_err().to_string();
+        assert!(told.contains("both have the file open"), "{told}");
+    }
+
+    /// As a child has it that was forked and runs no other program.
+    #[test]
+    fn a_descriptor_that_a_child_has_inherited_does_not_keep_the_lock() {
+        let (_dir, target) = target();
+        let lock = LockFile::acquire(&target).unwrap();
+        let _inherited = lock.file.try_clone().unwrap();
+        drop(lock);
+        LockFile::acquire(&target).unwrap();
+    }
+
+    #[test]
+    fn a_fork_neither_has_the_lock_nor_gives_it_up() {
+        let (_dir, target) = target();
+        let lock = LockFile::acquire(&target).unwrap();
+        let forked = LockFile {
+            file: lock.file.try_clone().unwrap(),
+            process: lock.process + 1,
+            target: lock.target.clone(),
+            path: lock.path.clone(),
+            written: Mutex::default(),
+            ..lock
+        };
+        let told = forked.check().unwrap_err().to_string();
+        assert!(told.contains("forked"), "{told}");
+        drop(forked);
+        let refused = LockFile::acquire(&target).unwrap_err();
+        assert!(
+            matches!(refused, PersistentError::InUse { .. }),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_lock_file_that_is_a_link_is_refused_and_nothing_is_written_through_it() {
+        let (dir, target) = target();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "").unwrap();
+        std::os::unix::fs::symlink(&victim, lock_of(&target)).unwrap();
+        let refused = LockFile::acquire(&target).unwrap_err().to_string();
+        assert!(refused.contains("symbolic link"), "{refused}");
+        assert_eq!(fs::read(&victim).unwrap(), b"");
     }
 }

@@ -101,7 +101,7 @@ pub fn regular(file: File) -> io::Result<File> {
     Err(io::Error::other("it is not a regular file"))
 }
 
-/// Whether there is a file of this name.
+/// Whether there is a file of this name, which is no link: see [`resolve`].
 ///
 /// # Errors
 /// [`Refused`](PersistentError::Refused): there is something else, or it cannot be told.
@@ -116,11 +116,13 @@ pub fn regular(file: File) -> io::Result<File> {
 /// # Ok::<(), persistent_map_core::PersistentError>(())
 /// ```
 pub fn is_regular_file(path: &Path) -> Result<bool> {
-    match fs::metadata(path) {
+    match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_file() => Ok(true),
         Ok(metadata) => {
             let (reason, advice) = if metadata.is_dir() {
                 ("it is a directory", "Name a file in it")
+            } else if metadata.is_symlink() {
+                ("it is a symbolic link", "Name the file that it leads to")
             } else {
                 ("it is not a regular file", "Name one that is")
             };

@@ -351,7 +351,8 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
             connection.make_durable(&database.path).await?;
             let check = database.quick_check;
             let (table, location) = (&self.table, &self.location);
-            read::load(&mut connection, table, location, check, record, rows).await
+            read::load(&mut connection, table, location, check, record, rows).await?;
+            database.check(&mut connection, || format!("reading {}", self.location))
         }
         .await;
         if loaded.is_ok() {
@@ -363,15 +364,19 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
     async fn apply(&self, batch: &[ByteWrite<'_>]) -> Result<()> {
         let database = self.database()?;
         let mut connection = database.connection().await?;
+        let doing = || format!("writing to {}", self.location);
+        database.check(&mut connection, doing)?;
         write::batch(&mut connection, &self.table, batch, &self.location).await?;
-        database.check_name(|| format!("writing to {}", self.location))
+        database.check(&mut connection, doing)
     }
 
     async fn clear(&self) -> Result<()> {
         let database = self.database()?;
         let mut connection = database.connection().await?;
+        let doing = || format!("clearing {}", self.location);
+        database.check(&mut connection, doing)?;
         write::clear(&mut connection, &self.table, &self.location).await?;
-        database.check_name(|| format!("clearing {}", self.location))
+        database.check(&mut connection, doing)
     }
 
     async fn read_back(&self, rows: &mut dyn RowSink) -> Result<()> {
@@ -379,14 +384,16 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
         let mut connection = database.connection().await?;
         let check = database.quick_check;
         read::back(&mut connection, &self.table, &self.location, check, rows).await?;
-        database.check_name(|| format!("reading {}", self.location))
+        database.check(&mut connection, || format!("reading {}", self.location))
     }
 
     async fn replace(&self, format: &Format, rows: &[ByteWrite<'_>]) -> Result<()> {
         let database = self.database()?;
         let mut connection = database.connection().await?;
+        let doing = || format!("replacing the entries of {}", self.location);
+        database.check(&mut connection, doing)?;
         write::replace(&mut connection, &self.table, format, rows, &self.location).await?;
-        database.check_name(|| format!("replacing the entries of {}", self.location))
+        database.check(&mut connection, doing)
     }
 
     async fn flush(&self) -> Result<()> {

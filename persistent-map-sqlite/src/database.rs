@@ -1,19 +1,21 @@
 //! One open database, from opening to closing: who uses it, and which map has which table.
 
 use std::collections::HashSet;
-use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::mem;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use persistent_map_core::{PersistentError, Result, Survives};
-use persistent_map_file::{LockFile, PATIENCE, RETRY};
+use persistent_map_file::{PATIENCE, RETRY};
 use tokio::sync::{MappedMutexGuard, Mutex as AsyncMutex, MutexGuard, oneshot};
 
 use crate::connection::Connection;
 use crate::failure::storage;
-use crate::file::{self, Target};
+use crate::file::{self, Owned, Target};
+use crate::names::Names;
 use crate::schema;
 use crate::settings::Settings;
 
@@ -27,9 +29,9 @@ pub(crate) struct Database {
     connection: AsyncMutex<Option<Connection>>,
     /// Tables that a map has open, in lower case.
     claims: Mutex<HashSet<String>>,
-    lock: Option<LockFile>,
-    /// Of the file; none if it is in memory.
-    identity: Option<(u64, u64)>,
+    /// The file; none if it is in memory.
+    owned: Option<Owned>,
+    names: Option<Names>,
 }
 
 impl Database {
@@ -43,28 +45,27 @@ impl Database {
             Target::Memory => Self::connect(settings, None, false).await,
             Target::New(lock) => {
                 schema::create(&lock).await?;
-                Self::connect(settings, Some(lock), false).await
+                Self::connect(settings, Some(Owned::new(lock)?), false).await
             }
-            Target::Existing { lock, has_wal } => {
-                let in_use = has_wal || schema::was_left_open(lock.target()).await?;
+            Target::Existing { owned, has_wal } => {
+                let in_use = has_wal || schema::was_left_open(owned.path()).await?;
                 // Refused before SQLite opens it for writing, because that makes a log, and the next open would take it
                 // for the one that is missing.
                 if in_use && !has_wal && !settings.accept_missing_wal {
-                    return Err(file::wal_is_missing(lock.target()));
+                    return Err(file::wal_is_missing(owned.path()));
                 }
-                Self::connect(settings, Some(lock), in_use).await
+                Self::connect(settings, Some(owned), in_use).await
             }
         }
     }
 
-    async fn connect(settings: Settings, lock: Option<LockFile>, in_use: bool) -> Result<Self> {
-        let path = lock
+    async fn connect(settings: Settings, owned: Option<Owned>, in_use: bool) -> Result<Self> {
+        let path = owned
             .as_ref()
-            .map_or_else(|| settings.path.clone(), |lock| lock.target().to_path_buf());
+            .map_or_else(|| settings.path.clone(), |owned| owned.path().to_path_buf());
         let connection = Connection::open(&path, &settings, in_use).await?;
-        let identity = lock.as_ref().and_then(|_| file::identity_of(&path).ok());
-        let database = Database {
-            survives: match lock {
+        let mut database = Database {
+            survives: match owned {
                 Some(_) => settings.synchronous.survives(),
                 None => Survives::Nothing,
             },
@@ -72,18 +73,24 @@ impl Database {
             accept_other_types: settings.accept_other_types,
             connection: AsyncMutex::new(Some(connection)),
             claims: Mutex::default(),
-            lock,
-            identity,
+            owned,
+            names: None,
             path,
         };
         let mut connection = database.connection().await?;
         connection.set_up(&database.path, &settings).await?;
-        if database.lock.is_none() {
+        if database.owned.is_none() {
             schema::create_on(&mut connection.sqlite)
                 .await
                 .map_err(|error| storage("opening a database in memory", error))?;
         }
         drop(connection);
+        if database.owned.is_some() {
+            let names = Names::of(&database.path, settings.shared_reads);
+            let doing = || format!("opening {}", database.path.display());
+            let names = names.map_err(|error| PersistentError::storage(doing(), error))?;
+            database.names = Some(names);
+        }
         tracing::debug!(target: "persistent_map", path = %database.path.display(), "database open");
         Ok(database)
     }
@@ -123,16 +130,30 @@ impl Database {
     pub(crate) async fn flush(&self) -> Result<()> {
         let mut connection = self.connection().await?;
         let doing = || format!("flushing {}", self.path.display());
+        self.check(&mut connection, doing)?;
         let synced = connection.sync().await;
         // What a sync that failed has left on the disk, nobody can tell.
         synced.map_err(|error| storage(doing(), error).unknown())?;
-        self.check_name(doing)
+        self.check(&mut connection, doing)
     }
 
-    /// Fails if the file has lost its name to another one, or to nothing: SQLite goes on with it, and nobody will ever find
-    /// what it writes. One look at a name, which the system has in memory.
-    pub(crate) fn check_name(&self, doing: impl Fn() -> String) -> Result<()> {
-        check_name(&self.path, self.identity, doing)
+    /// Fails if the file, its log or its lock are not what others find under these names any more. Asked before each commit,
+    /// so that nothing is written into what is another's by now, and after it, so that only what the next owner finds is
+    /// acknowledged. Nothing is written after it has failed once.
+    pub(crate) fn check(
+        &self,
+        connection: &mut Connection,
+        doing: impl Fn() -> String,
+    ) -> Result<()> {
+        self.check_names().map_err(|error| {
+            let error = PersistentError::storage(doing(), error).unknown();
+            connection.broken.get_or_insert(error).clone()
+        })
+    }
+
+    fn check_names(&self) -> io::Result<()> {
+        self.names.as_ref().map_or(Ok(()), Names::check)?;
+        self.owned.as_ref().map_or(Ok(()), Owned::check)
     }
 
     /// Closes the database if this was its last user.
@@ -140,20 +161,28 @@ impl Database {
         let Some(mut database) = Arc::into_inner(this) else {
             return Ok(());
         };
-        let (path, identity) = (database.path.clone(), database.identity);
-        let doing = || format!("closing {}", path.display());
+        let doing = format!("closing {}", database.path.display());
+        let checked = database.check_names();
         if let Some(closed) = database.close_on_a_thread() {
             let closed = closed.await.unwrap_or(Err(sqlx::Error::WorkerCrashed));
-            closed.map_err(|error| storage(doing(), error))?;
+            closed.map_err(|error| storage(&*doing, error))?;
         }
-        check_name(&path, identity, doing)
+        checked.map_err(|error| PersistentError::storage(doing, error).unknown())
     }
 
     /// Closing takes time and must be complete before the lock is given up, whoever stops waiting for it. So it has a
     /// thread of its own, for `close` as for `drop`.
     fn close_on_a_thread(&mut self) -> Option<oneshot::Receiver<Result<(), sqlx::Error>>> {
         let connection = self.connection.get_mut().take()?;
-        let lock = self.lock.take();
+        let owned = self.owned.take();
+        if self.names.as_ref().is_some_and(Names::are_taken) {
+            tracing::error!(
+                target: "persistent_map", path = %self.path.display(),
+                "another program has taken over the files, so they are left open until the process ends"
+            );
+            mem::forget(connection);
+            return None;
+        }
         let (done, closed) = oneshot::channel();
         // Without a thread to spare, connection and lock are dropped: SQLite then closes in its own time.
         let _ = thread::Builder::new()
@@ -162,32 +191,15 @@ impl Database {
                 let runtime = tokio::runtime::Builder::new_current_thread().build();
                 let result = match runtime {
                     Ok(runtime) => {
-                        runtime.block_on(connection.shut_down(lock.as_ref().map(LockFile::target)))
+                        runtime.block_on(connection.shut_down(owned.as_ref().map(Owned::path)))
                     }
                     Err(error) => Err(sqlx::Error::Io(error)),
                 };
-                drop(lock);
+                drop(owned);
                 let _ = done.send(result);
             });
         Some(closed)
     }
-}
-
-fn check_name(path: &Path, identity: Option<(u64, u64)>, doing: impl Fn() -> String) -> Result<()> {
-    let is_gone = |identity| match file::identity_of(path) {
-        Ok(found) => found != identity,
-        // Other errors do not tell.
-        Err(error) => error.kind() == ErrorKind::NotFound,
-    };
-    if !identity.is_some_and(is_gone) {
-        return Ok(());
-    }
-    let gone = io::Error::new(
-        ErrorKind::NotFound,
-        "the file was deleted, moved or replaced while it was open, and what was written since is lost. All entries are in \
-         memory: `copy` the map to a new store",
-    );
-    Err(PersistentError::storage(doing(), gone).unknown())
 }
 
 pub(crate) type ConnectionGuard<'a> = MappedMutexGuard<'a, Connection>;

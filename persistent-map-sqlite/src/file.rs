@@ -6,7 +6,8 @@ use std::path::Path;
 
 use persistent_map_core::{PersistentError, Result};
 use persistent_map_file::{
-    LockFile, identity, is_regular_file, refused, resolve, sync_directory_of, with_suffix,
+    LockFile, OpenFile, check_place, create_anew, identity, is_regular_file, refused, resolve,
+    sync_directory_of, with_suffix,
 };
 
 use crate::import::{first_page, is_of_version_0_1};
@@ -26,7 +27,32 @@ pub(crate) enum Target {
     /// Nothing yet.
     New(LockFile),
     /// A database of ours, of a version that we read.
-    Existing { lock: LockFile, has_wal: bool },
+    Existing { owned: Owned, has_wal: bool },
+}
+
+/// A file that is ours: in this process, and then among all.
+pub(crate) struct Owned {
+    _open: OpenFile,
+    lock: LockFile,
+}
+
+impl Owned {
+    /// Before the file is opened for the first time.
+    pub(crate) fn new(lock: LockFile) -> Result<Self> {
+        Ok(Owned {
+            _open: OpenFile::own(lock.target())?,
+            lock,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.lock.target()
+    }
+
+    /// Whether the lock still keeps others out.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        self.lock.check()
+    }
 }
 
 /// Resolves, locks and looks. Blocks on the file system, and up to half a second on the lock.
@@ -36,30 +62,45 @@ pub(crate) fn prepare(path: &Path) -> Result<Target> {
     }
     let path = resolve(checked(path)?)?;
     is_regular_file(&path)?;
-    let lock = LockFile::acquire(&path)?;
+    let owned = Owned::new(LockFile::acquire(&path)?)?;
+    forget_draft(&path).map_err(|error| {
+        PersistentError::storage(format!("clearing up beside {}", path.display()), error)
+    })?;
+    check_place(&path)?;
     let log = with_suffix(&path, "-wal");
     // What is no file would be removed by SQLite.
-    let looked = is_regular_file(&log).and_then(|has_log| Ok((look_at(&path, has_log)?, has_log)));
-    match looked {
-        Ok((true, has_wal)) => Ok(Target::Existing { lock, has_wal }),
-        Ok((false, _)) => match fs::metadata(&log) {
-            Ok(log) if log.len() > 0 => {
-                lock.leave_no_file();
-                Err(refused(
-                    &path,
-                    "the database is missing, and its `-wal` file is still there",
-                    "Bring the database back, or move the `-wal` file away: a new database would take its contents for its \
-                     own",
-                    None,
-                ))
-            }
-            _ => Ok(Target::New(lock)),
-        },
-        Err(refused) => {
-            lock.leave_no_file();
-            Err(refused)
-        }
+    let has_wal = is_regular_file(&log)?;
+    if look_at(&path, has_wal)? {
+        return Ok(Target::Existing { owned, has_wal });
     }
+    match fs::metadata(&log) {
+        Ok(log) if log.len() > 0 => Err(refused(
+            &path,
+            "the database is missing, and its `-wal` file is still there",
+            "Bring the database back, or move the `-wal` file away: a new database would take its contents for its own",
+            None,
+        )),
+        _ => Ok(Target::New(owned.lock)),
+    }
+}
+
+/// Where a new database is made, before it gets its name.
+pub(crate) fn draft_of(path: &Path) -> std::path::PathBuf {
+    with_suffix(path, ".persistent-map-creating")
+}
+
+/// A crash between the two steps in which a new database gets its name leaves it two.
+fn forget_draft(path: &Path) -> io::Result<()> {
+    let draft = draft_of(path);
+    let identity_of = |path: &Path| {
+        fs::symlink_metadata(path)
+            .map(|named| identity(&named))
+            .ok()
+    };
+    if identity_of(&draft).is_some_and(|draft| identity_of(path) == Some(draft)) {
+        fs::remove_file(&draft)?;
+    }
+    Ok(())
 }
 
 /// Whether there is a database of ours. Only with the lock in hand, because closing a file drops all POSIX locks that
@@ -72,17 +113,12 @@ fn look_at(path: &Path, has_log: bool) -> Result<bool> {
     Ok(exists)
 }
 
-/// Which file has a name.
-pub(crate) fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
-    fs::metadata(path).map(|metadata| identity(&metadata))
-}
-
 /// Makes sure that there is a log beside a database: an empty one if SQLite has merged and removed it.
 pub(crate) fn keep_log(database: &Path) -> io::Result<()> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(with_suffix(database, "-wal"))?;
+    let log = with_suffix(database, "-wal");
+    if fs::exists(database)? && fs::symlink_metadata(&log).is_err() {
+        create_anew(&log, database)?;
+    }
     sync_directory_of(database)
 }
 
@@ -90,8 +126,9 @@ pub(crate) fn wal_is_missing(path: &Path) -> PersistentError {
     refused(
         path,
         "it was open when it was last written, and the latest writes are in a `-wal` file that is not beside it",
-        "Bring the `-wal` file back, or take a backup of a closed database. If another SQLite tool has opened and closed \
-         it since, nothing is missing: open it once with `SqliteBackend::builder(..).accept_missing_wal(true)`",
+        "Bring the `-wal` file back. If this is a copy: copy a database that is closed, with all files beside it. If another \
+         SQLite tool has opened and closed this very file since, the tool has merged the writes into it, and nothing that was \
+         acknowledged is missing: open it once with `SqliteBackend::builder(..).accept_missing_wal(true)`",
         None,
     )
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use persistent_map_core::codec::CodecError;
 use persistent_map_core::{Key, PersistentError, Result, Value};
-use persistent_map_file::{Import, is_regular_file, refused, resolve};
+use persistent_map_file::{Import, OpenFile, is_regular_file, refused, resolve};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _, query};
 
@@ -31,8 +31,9 @@ const TABLE: &[u8] = b"CREATE TABLE kv (key TEXT PRIMARY KEY, value TEXT NOT NUL
 /// ```
 ///
 /// # Errors
-/// [`Refused`](PersistentError::Refused): it is no such database, or has rows that are no entries; they are named, with their
-/// `rowid`.
+/// - [`Refused`](PersistentError::Refused): it is no such database, or has rows that are no entries; they are named, with
+///   their `rowid`.
+/// - [`InUse`](PersistentError::InUse): a map of this process has the file open.
 pub async fn import_0_1<K, V>(path: impl AsRef<Path>) -> Result<HashMap<K, V>>
 where
     K: Key + FromStr,
@@ -43,6 +44,8 @@ where
     if !is_regular_file(&path)? {
         return Err(refused(&path, "there is no such file", NAME, None));
     }
+    // To close it would take the locks of a map that has it open here.
+    let _look = OpenFile::look(&path)?;
     // Before SQLite sees it, which makes files beside some kinds of databases even to read them.
     let first_page = File::open(&path).and_then(|file| first_page(&file));
     let first_page = first_page.map_err(|error| unreadable(&path, &error.into()))?;

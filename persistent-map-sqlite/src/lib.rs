@@ -12,7 +12,7 @@
 //!
 //! One SQLite database in WAL mode, with a table for each map: `key` and `value` as the codec wrote them, and a CRC-32 of
 //! both. Beside it: `NAME-wal` while it is open (part of the database: never copy one without the other), and
-//! `NAME.lock`, which says who has it open.
+//! `NAME.lock`, which says who has it open. The lock file stays, also beside a file that was refused.
 //!
 //! Rows that were set aside (`OnCorrupt::Quarantine`) are in the table `persistent_map_quarantine`, with the name of their
 //! map. If they were good after all, bring them back while no map is open, with any SQLite tool:
@@ -34,6 +34,7 @@ mod database;
 mod failure;
 mod file;
 mod import;
+mod names;
 mod read;
 mod schema;
 mod settings;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use persistent_map_core::{Format, Location, PersistentError, Result};
-use persistent_map_file::{LockFile, refused, sync_directory_of, with_suffix};
+use persistent_map_file::{LockFile, create_anew, refused, sync_directory_of};
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, query, query_scalar, raw_sql,
@@ -13,7 +13,7 @@ use sqlx::{
 
 use crate::connection::Connection;
 use crate::failure::{damaged, storage};
-use crate::file::{APPLICATION_ID, FORMAT_VERSION};
+use crate::file::{APPLICATION_ID, FORMAT_VERSION, draft_of};
 use crate::transaction::{Statement, bind};
 
 const TABLES: &str = "
@@ -145,7 +145,7 @@ impl Table {
 /// Makes a new database. It gets its name when it is complete and on the disk, so a crash on the way leaves no half one.
 pub(crate) async fn create(lock: &LockFile) -> Result<()> {
     let path = lock.target();
-    let draft = with_suffix(path, ".persistent-map-creating");
+    let draft = draft_of(path);
     let failed = |error: std::io::Error| {
         refused(
             path,
@@ -154,15 +154,13 @@ pub(crate) async fn create(lock: &LockFile) -> Result<()> {
             Some(error),
         )
     };
-    // A draft that a crash has left; nobody else makes one while we have the lock.
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
+    // In place of a draft that a crash has left; nobody else makes one while we have the lock. Not by SQLite, which would
+    // follow a link that somebody has planted.
+    drop(create_anew(&draft, path).map_err(failed)?);
     let doing = || format!("creating {}", path.display());
     let mut sqlite = SqliteConnectOptions::new()
         .filename(&draft)
-        .create_if_missing(true)
+        .create_if_missing(false)
         // A draft needs no journal to be recovered from. And all of it must be in the one file at the commit, which says
         // so if that fails: what fails when a log is merged at closing is not told.
         .pragma("journal_mode", "MEMORY")

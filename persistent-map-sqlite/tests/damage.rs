@@ -148,7 +148,9 @@ async fn a_database_of_another_length_is_left_as_it_is() {
             "{error}"
         );
         assert!(fs::read(&path).unwrap() == other, "the file was changed");
-        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+        let lock = fs::read(home.path().join("app.db.lock"));
+        assert_eq!(lock.unwrap(), b"", "it stays, and names nobody");
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2);
     }
 }
 

@@ -202,21 +202,6 @@ async fn links_and_pipes() {
 }
 
 #[tokio::test]
-async fn a_hard_link_is_not_a_second_database() {
-    let (dir, path) = database().await;
-    let other = dir.path().join("other.db");
-    fs::hard_link(&path, &other).unwrap();
-    let map = PersistentMap::new(SqliteBackend::new(&path).await.unwrap())
-        .await
-        .unwrap();
-    let error = SqliteBackend::new(&other).await.unwrap_err();
-    assert!(error.to_string().contains("other.db"), "{error}");
-    map.insert("b".to_string(), "2".to_string()).await.unwrap();
-    map.close().await.unwrap();
-    assert_eq!(open::<String>(&path).await.unwrap(), 2);
-}
-
-#[tokio::test]
 async fn a_relative_path_is_taken_from_where_it_was_given() {
     let backend = SqliteBackend::new("relative-path-test.db").await.unwrap();
     let absolute = std::path::absolute("relative-path-test.db").unwrap();

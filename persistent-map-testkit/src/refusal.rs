@@ -9,7 +9,8 @@ use persistent_map_core::Result;
 
 /// Checks that `open` fails with an error that names the file or directory at `path` and contains all of these words, and
 /// that it changes nothing: neither the file, or the names and bytes of all that is in the directory, nor the names of what
-/// is beside it, nor the bytes of files there whose names begin as that of `path`. Returns the text of the error.
+/// is beside it, nor the bytes of files there whose names begin as that of `path`. Only an empty file `NAME.lock` may be made:
+/// a lock file that somebody may wait for cannot be removed without making two owners. Returns the text of the error.
 ///
 /// ```
 /// use std::path::Path;
@@ -58,10 +59,18 @@ pub async fn assert_refused<T>(
             Some(now) => assert!(now == bytes, "{} was changed", path.display()),
         }
     }
-    if let Some(path) = after.keys().find(|path| !before.contains_key(*path)) {
-        panic!("{} was made", path.display());
+    let lock = lock_of(path);
+    for (path, bytes) in after.iter().filter(|(path, _)| !before.contains_key(*path)) {
+        let is_lock = *path == lock && bytes.as_deref() == Some(&[]);
+        assert!(is_lock, "{} was made", path.display());
     }
     text
+}
+
+fn lock_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
 }
 
 /// What is at a path and beside it, and the bytes of what may belong to it.
@@ -150,6 +159,22 @@ mod tests {
     async fn a_file_that_was_made_in_a_directory_is_found() {
         let (_dir, path) = directory();
         refused(&path, || fs::write(path.join("marker"), "").unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn an_empty_lock_file_may_stay() {
+        let (_dir, path) = directory();
+        refused(&path, || fs::write(lock_of(&path), "").unwrap()).await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "store.lock was made")]
+    async fn a_lock_file_that_names_somebody_is_found() {
+        let (_dir, path) = directory();
+        refused(&path, || {
+            fs::write(lock_of(&path), "process 1").unwrap();
+        })
+        .await;
     }
 
     #[tokio::test]

@@ -20,13 +20,8 @@ impl Store {
         let is_new = !is_regular_file(path)?;
         let lock = LockFile::acquire(path)?;
         let made = if is_new { create(path) } else { Ok(()) };
-        match made.and_then(|()| open(path)) {
-            Ok(database) => Ok(Store { database, lock }),
-            Err(error) => {
-                lock.leave_no_file();
-                Err(error)
-            }
-        }
+        let database = made.and_then(|()| open(path))?;
+        Ok(Store { database, lock })
     }
 
     pub(crate) fn close(self) -> Result<()> {

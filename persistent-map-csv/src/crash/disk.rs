@@ -275,18 +275,13 @@ impl Disk for Recorder {
     }
 
     fn create(&self, path: &Path, _: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.remove(path)?;
         let mut state = self.state();
-        let existing = state.names.get(path).copied();
-        let inode = existing.unwrap_or(state.inodes.len());
-        if existing.is_some() {
-            state.inodes[inode].clear();
-            state.record(Op::Truncate { inode, size: 0 });
-        } else {
-            state.inodes.push(Vec::new());
-            state.names.insert(path.to_path_buf(), inode);
-            let path = path.to_path_buf();
-            state.record(Op::Create { path, inode });
-        }
+        let inode = state.inodes.len();
+        state.inodes.push(Vec::new());
+        state.names.insert(path.to_path_buf(), inode);
+        let path = path.to_path_buf();
+        state.record(Op::Create { path, inode });
         drop(state);
         Ok(self.file(inode))
     }
@@ -301,6 +296,11 @@ impl Disk for Recorder {
             to: to.to_path_buf(),
         });
         Ok(())
+    }
+
+    fn identity(&self, path: &Path) -> io::Result<Option<(u64, u64)>> {
+        let inode = self.state().names.get(path).copied();
+        Ok(inode.map(|inode| (0, inode as u64)))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -100,6 +100,11 @@ impl Journal {
         self.good
     }
 
+    /// Which file it is in.
+    pub(crate) fn identity(&mut self) -> io::Result<(u64, u64)> {
+        Ok(self.file.stamp()?.file)
+    }
+
     pub(crate) fn shape(&self) -> Option<&Shape> {
         self.shape.as_ref()
     }
