@@ -77,7 +77,7 @@ fn state(path: &Path) -> (Vec<OsString>, Vec<u8>) {
     let dir = fs::read_dir(path.parent().unwrap()).unwrap();
     let mut names: Vec<_> = dir.map(|entry| entry.unwrap().file_name()).collect();
     // It stays, as the next owner waits for it.
-    names.retain(|name| *name != *"t.csv.lock");
+    names.retain(|name| *name != *"players.csv.lock");
     names.sort();
     (names, fs::read(path).unwrap())
 }
