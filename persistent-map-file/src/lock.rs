@@ -11,7 +11,7 @@ use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use persistent_map_core::{PersistentError, Result};
+use persistent_map_core::{Owner, PersistentError, Result};
 
 use crate::path::{refused, regular, with_suffix};
 
@@ -157,14 +157,14 @@ fn write_owner(file: &mut File) -> bool {
 }
 
 /// On Windows a locked file cannot be read; then the owner has no name.
-fn read_owner(file: &mut File) -> String {
+fn read_owner(file: &mut File) -> Owner {
     let mut owner = String::new();
     let _ = file.rewind();
     let _ = file.take(256).read_to_string(&mut owner);
     let own = format!("process {} ", process::id());
     match owner.trim() {
-        "" => "somebody who has not left a name".to_string(),
-        owner if owner.starts_with(&own) => format!("this very process: {owner}"),
-        owner => owner.to_string(),
+        "" => "somebody who has not left a name".into(),
+        owner if owner.starts_with(&own) => Owner::ThisProcess(owner.to_string()),
+        owner => owner.into(),
     }
 }
