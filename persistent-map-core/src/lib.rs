@@ -27,6 +27,7 @@ mod flight;
 mod load;
 mod local;
 mod migrate;
+mod pace;
 mod pending;
 mod saver;
 mod shared;
