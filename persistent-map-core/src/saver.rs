@@ -163,6 +163,10 @@ where
             Ok(()) => {
                 self.retry_after = self.limits.first_retry;
                 self.store_works();
+                // Others that were stored after it have not made up for it.
+                if let Some((_, why)) = self.refused.first() {
+                    self.shared.status.fails(why);
+                }
             }
             Err(error) => self.backlog.failed(&error),
         }
