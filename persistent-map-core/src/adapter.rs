@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use crate::backend::{Key, LoadSink, StorageBackend, Value};
 use crate::byte_store::{ByteStore, ByteWrite, Format, RowSink, RowVerdict};
 use crate::capabilities::Capabilities;
+use crate::codec::depth::{self, Decode};
 use crate::codec::{ADVICE, Codec, CodecError, shape};
 use crate::error::{PersistentError, Result};
 use crate::load::collect;
@@ -182,17 +183,22 @@ fn encode_checked<T: Value>(
     bytes: &mut Vec<u8>,
 ) -> Result<T> {
     let start = bytes.len();
-    codec.encode_into(item, bytes).map_err(|cause| {
-        unstorable::<T>(
-            codec,
-            part,
-            "The codec has no form for this type or value",
-            cause,
-        )
+    let bounded = depth::Encode::new(item);
+    codec.encode_into(&bounded, bytes).map_err(|cause| {
+        let advice = if bounded.is_too_deep() {
+            depth::ADVICE
+        } else {
+            "The codec has no form for this type or value"
+        };
+        unstorable::<T>(codec, part, advice, cause)
     })?;
-    codec
-        .decode(&bytes[start..])
+    decode_bounded(codec, &bytes[start..])
         .map_err(|cause| unstorable::<T>(codec, part, ADVICE, cause))
+}
+
+/// The value of `bytes`, if it is no deeper than one may be that is written.
+fn decode_bounded<T: Value>(codec: &impl Codec, bytes: &[u8]) -> Result<T, CodecError> {
+    codec.decode(bytes).map(|Decode(item)| item)
 }
 
 fn unstorable<T>(
@@ -231,9 +237,7 @@ impl<'a, K: Key, V: Value, C: Codec> Decoder<'a, K, V, C> {
 
     fn decode(&mut self, key: &[u8], value: &[u8]) -> Result<(K, V), String> {
         contain("decoding a stored row", || {
-            let typed_key: K = self
-                .codec
-                .decode(key)
+            let typed_key: K = decode_bounded(self.codec, key)
                 .map_err(|error| format!("the key does not decode: {error}"))?;
             // A second encoding of the same key would be a row that no write ever finds again.
             self.scratch.clear();
@@ -241,9 +245,7 @@ impl<'a, K: Key, V: Value, C: Codec> Decoder<'a, K, V, C> {
             if encoded.is_err() || self.scratch != key {
                 return Err("the key is not encoded as this map encodes it".to_string());
             }
-            let typed_value = self
-                .codec
-                .decode(value)
+            let typed_value = decode_bounded(self.codec, value)
                 .map_err(|error| format!("the value does not decode: {error}"))?;
             Ok((typed_key, typed_value))
         })
