@@ -1,4 +1,4 @@
-//! Write-behind: what is accepted is stored later, in the background, and never forgotten.
+//! Write-behind: what is accepted is stored later, in the background. It is kept until it is, or the map ends.
 //!
 //! ```text
 //! write:  caller → note as unsaved → publish to the cache       saver:  cut all that is unsaved → StorageBackend::apply
