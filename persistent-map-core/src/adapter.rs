@@ -123,7 +123,7 @@ thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A larger one is given back.
+/// A larger one is kept by the write whose bytes are in it.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
 fn encode<K: Key, V: Value>(store: &impl ByteStore, key: &K, value: Option<&V>) -> Result<Encoded> {
@@ -131,27 +131,34 @@ fn encode<K: Key, V: Value>(store: &impl ByteStore, key: &K, value: Option<&V>) 
     let mut scratch = SCRATCH.take();
     scratch.clear();
     let encoded = encode_with(store, key, value, &mut scratch);
-    if scratch.capacity() <= SCRATCH_BYTES {
-        SCRATCH.set(scratch);
+    let has_value = value.is_some();
+    if scratch.capacity() > SCRATCH_BYTES {
+        // As large as it is, it is not copied.
+        return encoded.map(|key_bytes| Encoded::from_vec(scratch, key_bytes, has_value));
     }
+    let encoded = encoded.map(|key_bytes| {
+        let (key, value) = scratch.split_at(key_bytes);
+        Encoded::new(key, has_value.then_some(value))
+    });
+    SCRATCH.set(scratch);
     encoded
 }
 
+/// Says how many of the bytes are those of the key.
 fn encode_with<K: Key, V: Value>(
     store: &impl ByteStore,
     key: &K,
     value: Option<&V>,
     scratch: &mut Vec<u8>,
-) -> Result<Encoded> {
+) -> Result<usize> {
     let codec = store.codec();
     encode_key(codec, key, scratch)?;
     let key_bytes = scratch.len();
     if let Some(value) = value {
         encode_checked(codec, value, "value", scratch)?;
     }
-    let (key, value) = (&scratch[..key_bytes], value.map(|_| &scratch[key_bytes..]));
-    store.check(key.len(), value.map_or(0, <[u8]>::len))?;
-    Ok(Encoded::new(key, value))
+    store.check(key_bytes, scratch.len() - key_bytes)?;
+    Ok(key_bytes)
 }
 
 /// A key must come back as the same key with the same bytes, or its row could not be found again.
