@@ -109,7 +109,7 @@ fn each_codec(check: impl Fn(&dyn Fn(Rows, Option<usize>) -> Option<PersistentEr
 #[test]
 fn a_chain_of_8000_boxes_is_refused_by_insert_with_each_codec() {
     each_codec(
-        &|run: &dyn Fn(Rows, Option<usize>) -> Option<PersistentError>| {
+        |run: &dyn Fn(Rows, Option<usize>) -> Option<PersistentError>| {
             for links in [MAX_DEPTH / 2 + 1, 8000] {
                 let error = run(Rows::default(), Some(links)).expect("it was stored");
                 assert!(
@@ -125,34 +125,44 @@ fn a_chain_of_8000_boxes_is_refused_by_insert_with_each_codec() {
     );
 }
 
+fn write_and_open<C: Codec + Copy>(codec: C, chain: &Chain) {
+    let rows = Rows::default();
+    let (written, chain) = (Rows::clone(&rows), chain.clone());
+    with_stack(512, async move || {
+        let map = PersistentMap::new(store(codec, &written)).await.unwrap();
+        map.insert(1u8, chain).await.unwrap();
+        map.close().await.unwrap();
+    });
+    let links = with_stack(512, async move || {
+        let map = PersistentMap::<u8, Chain, _>::new(store(codec, &rows))
+            .await
+            .unwrap();
+        let mut links = 1;
+        let chain = map.get(&1).unwrap();
+        let mut link = &chain;
+        while let Some(next) = &link.next {
+            (link, links) = (next, links + 1);
+        }
+        links
+    });
+    assert_eq!(links, MAX_DEPTH / 2);
+}
+
 #[test]
 fn the_deepest_that_is_taken_is_opened_by_a_thread_with_little_stack() {
     let chain = Chain::of(MAX_DEPTH / 2);
-    fn check<C: Codec + Copy>(codec: C, chain: &Chain) {
-        let rows = Rows::default();
-        let (written, chain) = (Rows::clone(&rows), chain.clone());
-        with_stack(512, async move || {
-            let map = PersistentMap::new(store(codec, &written)).await.unwrap();
-            map.insert(1u8, chain).await.unwrap();
-            map.close().await.unwrap();
-        });
-        let links = with_stack(512, async move || {
-            let map = PersistentMap::<u8, Chain, _>::new(store(codec, &rows))
-                .await
-                .unwrap();
-            let mut links = 1;
-            let chain = map.get(&1).unwrap();
-            let mut link = &chain;
-            while let Some(next) = &link.next {
-                (link, links) = (next, links + 1);
-            }
-            links
-        });
-        assert_eq!(links, MAX_DEPTH / 2);
-    }
-    check(Bincode, &chain);
-    check(MessagePack, &chain);
-    check(Json, &chain);
+    write_and_open(Bincode, &chain);
+    write_and_open(MessagePack, &chain);
+    write_and_open(Json, &chain);
+}
+
+fn open<C: Codec>(codec: C, value: Vec<u8>) -> PersistentError {
+    with_stack(512, async move || {
+        let key = codec.encode(&1u8).unwrap();
+        let rows = Rows::new(Mutex::new(vec![(key, value)]));
+        let map = PersistentMap::<u8, Chain, _>::new(store(codec, &rows)).await;
+        map.map(drop).unwrap_err()
+    })
 }
 
 #[test]
@@ -162,14 +172,6 @@ fn rows_that_are_nested_without_end_are_damaged_and_do_not_end_the_process() {
         "messagepack" => b"\x81\xa4next".repeat(20_000),
         _ => vec![1; 100_000],
     };
-    fn open<C: Codec>(codec: C, value: Vec<u8>) -> PersistentError {
-        with_stack(512, async move || {
-            let key = codec.encode(&1u8).unwrap();
-            let rows = Rows::new(Mutex::new(vec![(key, value)]));
-            let map = PersistentMap::<u8, Chain, _>::new(store(codec, &rows)).await;
-            map.map(drop).unwrap_err()
-        })
-    }
     for error in [
         open(Bincode, bytes("bincode")),
         open(MessagePack, bytes("messagepack")),
