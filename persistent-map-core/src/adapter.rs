@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use crate::backend::{Key, LoadSink, StorageBackend, Value};
 use crate::byte_store::{ByteStore, ByteWrite, Format, RowSink, RowVerdict};
 use crate::capabilities::Capabilities;
+use crate::codec::depth::{self, Decode};
 use crate::codec::{ADVICE, Codec, CodecError, shape};
 use crate::error::{PersistentError, Result};
 use crate::load::collect;
@@ -122,7 +123,7 @@ thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A larger one is given back.
+/// A larger one is kept by the write whose bytes are in it.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
 fn encode<K: Key, V: Value>(store: &impl ByteStore, key: &K, value: Option<&V>) -> Result<Encoded> {
@@ -130,27 +131,34 @@ fn encode<K: Key, V: Value>(store: &impl ByteStore, key: &K, value: Option<&V>) 
     let mut scratch = SCRATCH.take();
     scratch.clear();
     let encoded = encode_with(store, key, value, &mut scratch);
-    if scratch.capacity() <= SCRATCH_BYTES {
-        SCRATCH.set(scratch);
+    let has_value = value.is_some();
+    if scratch.capacity() > SCRATCH_BYTES {
+        // As large as it is, it is not copied.
+        return encoded.map(|key_bytes| Encoded::from_vec(scratch, key_bytes, has_value));
     }
+    let encoded = encoded.map(|key_bytes| {
+        let (key, value) = scratch.split_at(key_bytes);
+        Encoded::new(key, has_value.then_some(value))
+    });
+    SCRATCH.set(scratch);
     encoded
 }
 
+/// Says how many of the bytes are those of the key.
 fn encode_with<K: Key, V: Value>(
     store: &impl ByteStore,
     key: &K,
     value: Option<&V>,
     scratch: &mut Vec<u8>,
-) -> Result<Encoded> {
+) -> Result<usize> {
     let codec = store.codec();
     encode_key(codec, key, scratch)?;
     let key_bytes = scratch.len();
     if let Some(value) = value {
         encode_checked(codec, value, "value", scratch)?;
     }
-    let (key, value) = (&scratch[..key_bytes], value.map(|_| &scratch[key_bytes..]));
-    store.check(key.len(), value.map_or(0, <[u8]>::len))?;
-    Ok(Encoded::new(key, value))
+    store.check(key_bytes, scratch.len() - key_bytes)?;
+    Ok(key_bytes)
 }
 
 /// A key must come back as the same key with the same bytes, or its row could not be found again.
@@ -182,17 +190,22 @@ fn encode_checked<T: Value>(
     bytes: &mut Vec<u8>,
 ) -> Result<T> {
     let start = bytes.len();
-    codec.encode_into(item, bytes).map_err(|cause| {
-        unstorable::<T>(
-            codec,
-            part,
-            "The codec has no form for this type or value",
-            cause,
-        )
+    let bounded = depth::Encode::new(item);
+    codec.encode_into(&bounded, bytes).map_err(|cause| {
+        let advice = if bounded.is_too_deep() {
+            depth::ADVICE
+        } else {
+            "The codec has no form for this type or value"
+        };
+        unstorable::<T>(codec, part, advice, cause)
     })?;
-    codec
-        .decode(&bytes[start..])
+    decode_bounded(codec, &bytes[start..])
         .map_err(|cause| unstorable::<T>(codec, part, ADVICE, cause))
+}
+
+/// The value of `bytes`, if it is no deeper than one may be that is written.
+fn decode_bounded<T: Value>(codec: &impl Codec, bytes: &[u8]) -> Result<T, CodecError> {
+    codec.decode(bytes).map(|Decode(item)| item)
 }
 
 fn unstorable<T>(
@@ -231,9 +244,7 @@ impl<'a, K: Key, V: Value, C: Codec> Decoder<'a, K, V, C> {
 
     fn decode(&mut self, key: &[u8], value: &[u8]) -> Result<(K, V), String> {
         contain("decoding a stored row", || {
-            let typed_key: K = self
-                .codec
-                .decode(key)
+            let typed_key: K = decode_bounded(self.codec, key)
                 .map_err(|error| format!("the key does not decode: {error}"))?;
             // A second encoding of the same key would be a row that no write ever finds again.
             self.scratch.clear();
@@ -241,9 +252,7 @@ impl<'a, K: Key, V: Value, C: Codec> Decoder<'a, K, V, C> {
             if encoded.is_err() || self.scratch != key {
                 return Err("the key is not encoded as this map encodes it".to_string());
             }
-            let typed_value = self
-                .codec
-                .decode(value)
+            let typed_value = decode_bounded(self.codec, value)
                 .map_err(|error| format!("the value does not decode: {error}"))?;
             Ok((typed_key, typed_value))
         })

@@ -1,12 +1,14 @@
 //! What write-behind has accepted and not stored: how much, and whether there is room for more.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use crate::error::{PersistentError, Result};
+use crate::pace::Pace;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::write_mode::Behind;
@@ -15,7 +17,7 @@ use crate::write_mode::Behind;
 pub(crate) enum Note<V> {
     /// Something is unsaved, since this moment.
     Unsaved(Instant),
-    /// Half of what may be unsaved is.
+    /// Half of what may be unsaved is, or of what one save may hold.
     Soon,
     Flush(oneshot::Sender<Result<()>>),
     Verify(fn(&V, &V) -> bool, oneshot::Sender<Result<u64>>),
@@ -26,8 +28,14 @@ pub(crate) enum Note<V> {
 pub(crate) struct Backlog {
     limits: Behind,
     coalesces: bool,
+    pace: Pace,
     entries: AtomicUsize,
     bytes: AtomicUsize,
+    /// The entries, and the places of calls that may add one.
+    claimed: AtomicUsize,
+    /// What the saver has taken up of the entries and bytes, and not stored yet. The rest is for the next save.
+    carried_entries: AtomicUsize,
+    carried_bytes: AtomicUsize,
     /// Entries that the store has refused for what they are. They take no room from others.
     refused: AtomicUsize,
     /// Whether the saver has been told of what is unsaved since the last cut.
@@ -43,10 +51,14 @@ impl Backlog {
     /// `coalesces`: the store takes all that is unsaved in one commit, so only the latest change of a key need be kept.
     pub(crate) fn new(limits: Behind, coalesces: bool) -> Self {
         Backlog {
+            pace: Pace::new(&limits, coalesces),
             limits,
             coalesces,
             entries: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            claimed: AtomicUsize::new(0),
+            carried_entries: AtomicUsize::new(0),
+            carried_bytes: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
             told: AtomicBool::new(false),
             told_soon: AtomicBool::new(false),
@@ -68,24 +80,50 @@ impl Backlog {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Waits until there is room for one more. Refuses while the store fails.
-    pub(crate) async fn room(&self, check: impl Fn() -> Result<()>) -> Result<()> {
+    /// Waits until there is room for one more, and keeps it. Refuses while the store fails.
+    pub(crate) async fn room(&self, check: impl Fn() -> Result<()>) -> Result<Place<'_>> {
         // A task whose calls never wait would keep the saver from its thread for good.
         consume_budget().await;
         check()?;
-        if self.has_room() {
-            return self.check_storing();
+        self.check_storing()?;
+        if let Some(place) = self.claim() {
+            return Ok(place);
         }
         let mut room = self.room.subscribe();
         loop {
             check()?;
             self.check_storing()?;
-            if self.has_room() {
-                return Ok(());
+            if let Some(place) = self.claim() {
+                return Ok(place);
             }
             // The sender is in `self`, so it cannot have gone.
             let _ = room.changed().await;
         }
+    }
+
+    fn claim(&self) -> Option<Place<'_>> {
+        let (entries, bytes) = self.waiting();
+        if entries >= self.pace.entries()
+            || bytes >= self.pace.bytes()
+            || self.bytes() >= self.limits.max_bytes
+        {
+            return None;
+        }
+        let one_more = |claimed| (claimed < self.limits.max_entries).then_some(claimed + 1);
+        let claimed = self
+            .claimed
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        claimed.is_ok().then(|| Place(self))
+    }
+
+    /// Entries and bytes that the next save will hold.
+    fn waiting(&self) -> (usize, usize) {
+        let entries = self.carried_entries.load(Ordering::Relaxed);
+        let bytes = self.carried_bytes.load(Ordering::Relaxed);
+        (
+            self.entries().saturating_sub(entries),
+            self.bytes().saturating_sub(bytes),
+        )
     }
 
     /// Everything that is accepted and not stored.
@@ -95,10 +133,6 @@ impl Backlog {
 
     pub(crate) fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Acquire)
-    }
-
-    fn has_room(&self) -> bool {
-        self.entries() < self.limits.max_entries && self.bytes() < self.limits.max_bytes
     }
 
     pub(crate) fn check_storing(&self) -> Result<()> {
@@ -122,6 +156,7 @@ impl Backlog {
 
     /// Counts what a lane has gained. The lane is locked.
     pub(crate) fn grown(&self, entries: usize, bytes_before: usize, bytes_now: usize) {
+        self.claimed.fetch_add(entries, Ordering::Relaxed);
         self.entries.fetch_add(entries, Ordering::Relaxed);
         if bytes_now >= bytes_before {
             let more = bytes_now - bytes_before;
@@ -134,7 +169,10 @@ impl Backlog {
 
     /// What the saver should be told after a change, if it has not been told.
     pub(crate) fn note<V>(&self) -> Option<Note<V>> {
-        let half_full = self.entries() > self.limits.max_entries / 2
+        let (entries, bytes) = self.waiting();
+        let half_full = entries > self.pace.entries() / 2
+            || bytes > self.pace.bytes() / 2
+            || self.entries() > self.limits.max_entries / 2
             || self.bytes() > self.limits.max_bytes / 2;
         // First, because writers may have to wait from now on, and then nobody else would tell.
         if half_full && !self.told_soon.swap(true, Ordering::AcqRel) {
@@ -152,10 +190,26 @@ impl Backlog {
         self.told_soon.store(false, Ordering::Release);
     }
 
+    /// The saver has taken so much up: there is room for the next save.
+    pub(crate) fn carried(&self, entries: usize, bytes: usize) {
+        self.carried_entries.fetch_add(entries, Ordering::Relaxed);
+        self.carried_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.room.send_replace(());
+    }
+
+    /// What the saver had taken up is stored.
     pub(crate) fn saved(&self, entries: usize, bytes: usize) {
         self.entries.fetch_sub(entries, Ordering::Relaxed);
+        self.claimed.fetch_sub(entries, Ordering::Relaxed);
+        self.carried_entries.fetch_sub(entries, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.carried_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.room.send_replace(());
+    }
+
+    /// Learns how long the store takes.
+    pub(crate) fn took(&self, entries: usize, bytes: usize, time: Duration) {
+        self.pace.saved(entries, bytes, time);
     }
 
     /// Counts those that the store refuses, and remembers why.
@@ -193,5 +247,18 @@ impl Backlog {
     /// Lets go of everybody who waits for room.
     pub(crate) fn wake_all(&self) {
         self.room.send_replace(());
+    }
+}
+
+/// Room for one entry, kept for a call until it has counted what it has added, or has added nothing.
+pub(crate) struct Place<'a>(&'a Backlog);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let before = self.0.claimed.fetch_sub(1, Ordering::Relaxed);
+        // The only one that those who wait may have missed: the last, given back.
+        if before == self.0.limits.max_entries {
+            self.0.wake_all();
+        }
     }
 }

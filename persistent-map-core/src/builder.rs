@@ -247,6 +247,9 @@ where
     ///
     /// If it fails, the backend is closed; make a new one to try again.
     ///
+    /// In a test with `start_paused = true`, a `timeout` around this or any call that waits for a store fires at once: tokio
+    /// does not see the threads that stores work on. The guide has a cure, under "Test with a clock that stands still".
+    ///
     /// # Errors
     /// - [`NoRuntime`](PersistentError::NoRuntime): not inside a tokio runtime.
     /// - [`Corrupt`](PersistentError::Corrupt), [`Mismatch`](PersistentError::Mismatch): the store has a row that cannot

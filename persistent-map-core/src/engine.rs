@@ -9,7 +9,7 @@ use std::task::{Poll, ready};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::{Key, StorageBackend, Value};
-use crate::backlog::{Backlog, Note};
+use crate::backlog::{Backlog, Note, Place};
 use crate::error::{PersistentError, Result};
 use crate::local::Local;
 use crate::panics::contain;
@@ -56,7 +56,7 @@ where
         match self {
             Engine::Resident(local) => local.write(shared, write),
             Engine::Behind(local, saver) => {
-                saver.room(shared).await?;
+                let _place = saver.room(shared).await?;
                 let write = prepare_in_place(shared, write)?;
                 saver.tell(local.write(shared, write))
             }
@@ -81,7 +81,7 @@ where
         match self {
             Engine::Resident(local) => local.write_all(shared, writes),
             Engine::Behind(local, saver) => {
-                saver.room(shared).await?;
+                let _place = saver.room(shared).await?;
                 let writes = prepare_all(shared, writes)?;
                 saver.tell(local.write_all(shared, writes))
             }
@@ -106,7 +106,7 @@ where
         match self {
             Engine::Resident(local) => call_here(shared, local, &scope, run),
             Engine::Behind(local, saver) => {
-                saver.room(shared).await?;
+                let _place = saver.room(shared).await?;
                 saver.tell(call_here(shared, local, &scope, run))
             }
             Engine::Through(queue) => {
@@ -333,7 +333,7 @@ where
 }
 
 impl<V> Follower<V> {
-    async fn room<K, B, S>(&self, shared: &Shared<K, V, B, S>) -> Result<()> {
+    async fn room<K, B, S>(&self, shared: &Shared<K, V, B, S>) -> Result<Place<'_>> {
         self.backlog.room(|| shared.status.check_writable()).await
     }
 

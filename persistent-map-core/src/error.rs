@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::codec::CodecError;
-use crate::message::{about_owner, brief, count, whole};
+use crate::message::{brief, count, whole};
+use crate::owner::Owner;
 use crate::row::CorruptRow;
 
 /// The result of every fallible call in this crate.
@@ -196,13 +197,13 @@ pub enum PersistentError {
     #[error(
         "{} is already open, by {owner}. {advice}",
         .path.display(),
-        advice = about_owner(.owner)
+        advice = .owner.advice()
     )]
     InUse {
         /// The file.
         path: PathBuf,
         /// Who has it, as far as can be told.
-        owner: String,
+        owner: Owner,
     },
 
     /// An earlier write ended with an unknown outcome, so this one was refused: nothing was applied by it.
@@ -384,7 +385,8 @@ impl PersistentError {
         }
     }
 
-    /// Somebody has the store at `path` already: `owner`, as far as can be told.
+    /// Somebody has the store at `path` already: `owner`, as far as can be told. A name alone is that of another process; see
+    /// [`Owner`].
     ///
     /// ```
     /// use persistent_map_core::PersistentError;
@@ -392,7 +394,7 @@ impl PersistentError {
     /// let error = PersistentError::in_use("app.db", "process 17");
     /// assert!(error.to_string().starts_with("app.db is already open, by process 17"));
     /// ```
-    pub fn in_use(path: impl Into<PathBuf>, owner: impl Into<String>) -> Self {
+    pub fn in_use(path: impl Into<PathBuf>, owner: impl Into<Owner>) -> Self {
         PersistentError::InUse {
             path: path.into(),
             owner: owner.into(),

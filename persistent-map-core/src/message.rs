@@ -32,15 +32,6 @@ pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// What to do about somebody who has the store.
-pub(crate) fn about_owner(owner: &str) -> &'static str {
-    if owner.contains("this process") || owner.contains("this very process") {
-        "Close that map first (`close().await`), or share it by `clone()`"
-    } else {
-        "One process at a time can have it: stop that one, or ask it for the entries"
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -1,12 +1,13 @@
-//! Write-behind: what is accepted is stored later, in the background, and never forgotten.
+//! Write-behind: what is accepted is stored later, in the background. It is kept until it is, or the map ends.
 //!
 //! ```text
 //! write:  caller → note as unsaved → publish to the cache       saver:  cut all that is unsaved → StorageBackend::apply
 //! ```
 //!
-//! A save takes everything that was accepted up to one moment, so a crash leaves the state of such a moment.
+//! A save takes everything that was accepted up to one moment, so a crash leaves the state of such a moment. How much that may
+//! be is bounded where it is accepted (`pace.rs`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,11 +35,25 @@ pub(crate) struct Saver<K: Key, V: Value, B, S> {
     inbox: mpsc::UnboundedReceiver<Note<V>>,
     limits: Behind,
     /// Taken from the lanes and not stored yet, in order.
-    carried: Vec<Write<K, V>>,
+    carried: VecDeque<Cut<K, V>>,
     /// Refused by a store that takes one write at a time, for what they are. Tried again with each save.
     refused: Vec<(Write<K, V>, PersistentError)>,
     retry_after: Duration,
     ended: bool,
+}
+
+/// All that was unsaved at one moment.
+struct Cut<K, V> {
+    writes: Vec<Write<K, V>>,
+    bytes: usize,
+}
+
+impl<K, V> Cut<K, V> {
+    /// Nothing if there is nothing in it.
+    fn of(writes: Vec<Write<K, V>>) -> Option<Self> {
+        let bytes = writes.iter().map(prepared_bytes).sum();
+        (!writes.is_empty()).then_some(Cut { writes, bytes })
+    }
 }
 
 impl<K, V, B, S> Saver<K, V, B, S>
@@ -62,7 +77,7 @@ where
             inbox,
             retry_after: limits.first_retry,
             limits,
-            carried: Vec::new(),
+            carried: VecDeque::new(),
             refused: Vec::new(),
             ended: false,
         }
@@ -124,8 +139,17 @@ where
     /// Stores everything that is unsaved up to now, as far as the store takes it.
     async fn save(&mut self) {
         let (writes, _) = self.local.cut(|| ());
-        self.carried.extend(writes);
+        self.carry(writes);
         self.store_carried().await;
+    }
+
+    fn carry(&mut self, writes: Vec<Write<K, V>>) {
+        let cut = Cut::of(writes);
+        let (entries, bytes) = cut
+            .as_ref()
+            .map_or((0, 0), |cut| (cut.writes.len(), cut.bytes));
+        self.backlog.carried(entries, bytes);
+        self.carried.extend(cut);
     }
 
     async fn store_carried(&mut self) {
@@ -139,23 +163,78 @@ where
             Ok(()) => {
                 self.retry_after = self.limits.first_retry;
                 self.store_works();
+                // Others that were stored after it have not made up for it.
+                if let Some((_, why)) = self.refused.first() {
+                    self.shared.status.fails(why);
+                }
             }
             Err(error) => self.backlog.failed(&error),
         }
     }
 
+    /// Each cut with a commit of its own: together they could take longer than one save may.
     async fn store_at_once(&mut self) -> Result<()> {
-        self.shared.store(&self.carried).await?;
-        self.store_works();
-        let bytes = self.carried.iter().map(prepared_bytes).sum();
-        let saved = std::mem::take(&mut self.carried);
-        self.backlog.saved(saved.len(), bytes);
-        discard(saved);
+        while let Some(cut) = self.carried.front() {
+            // Not tokio's clock, which a test may stop.
+            let begun = std::time::Instant::now();
+            self.shared.store(&cut.writes).await?;
+            let count = cut.writes.len();
+            self.backlog.took(count, cut.bytes, begun.elapsed());
+            self.store_works();
+            self.backlog.saved(count, cut.bytes);
+            discard(
+                self.carried
+                    .pop_front()
+                    .into_iter()
+                    .flat_map(|cut| cut.writes),
+            );
+        }
         Ok(())
     }
 
     /// One at a time. A write that the store refuses for what it is does not hold up the others.
     async fn store_in_order(&mut self) -> Result<()> {
+        let mut result = self.try_refused_again().await;
+        let begun = std::time::Instant::now();
+        let (mut entries, mut bytes) = (0, 0);
+        let cuts = std::mem::take(&mut self.carried).into_iter();
+        let mut carried: VecDeque<_> = cuts.flat_map(|cut| cut.writes).collect();
+        while result.is_ok()
+            && let Some(write) = carried.pop_front()
+        {
+            let size = prepared_bytes(&write);
+            match self.shared.store(std::slice::from_ref(&write)).await {
+                Ok(()) => {
+                    self.store_works();
+                    // What it has replaced need not be stored any more.
+                    let is_replaced = |refused: &mut (Write<K, V>, _)| same_key(&refused.0, &write);
+                    let replaced: Vec<_> = self.refused.extract_if(.., is_replaced).collect();
+                    discard(replaced.into_iter().map(|(write, _)| write).chain([write]));
+                }
+                Err(error) if error.is_about_one_entry() => {
+                    self.refused.push((write, error));
+                    self.store_works();
+                }
+                Err(error) => {
+                    carried.push_front(write);
+                    result = Err(error);
+                    break;
+                }
+            }
+            self.backlog.saved(1, size);
+            (entries, bytes) = (entries + 1, bytes + size);
+        }
+        if entries > 0 {
+            self.backlog.took(entries, bytes, begun.elapsed());
+        }
+        self.carried.extend(Cut::of(carried.into()));
+        let why = self.refused.first().map(|(_, error)| error);
+        self.backlog.set_refused(self.refused.len(), why);
+        result
+    }
+
+    /// Until the store fails at one.
+    async fn try_refused_again(&mut self) -> Result<()> {
         let mut result = Ok(());
         for (write, why) in std::mem::take(&mut self.refused) {
             if result.is_ok() {
@@ -170,34 +249,6 @@ where
             }
             self.refused.push((write, why));
         }
-        let mut carried = std::mem::take(&mut self.carried).into_iter();
-        while result.is_ok()
-            && let Some(write) = carried.next()
-        {
-            let bytes = prepared_bytes(&write);
-            match self.shared.store(std::slice::from_ref(&write)).await {
-                Ok(()) => {
-                    self.store_works();
-                    // What it has replaced need not be stored any more.
-                    let is_replaced = |refused: &mut (Write<K, V>, _)| same_key(&refused.0, &write);
-                    let replaced: Vec<_> = self.refused.extract_if(.., is_replaced).collect();
-                    discard(replaced.into_iter().map(|(write, _)| write).chain([write]));
-                }
-                Err(error) if error.is_about_one_entry() => {
-                    self.refused.push((write, error));
-                    self.store_works();
-                }
-                Err(error) => {
-                    self.carried.push(write);
-                    result = Err(error);
-                    break;
-                }
-            }
-            self.backlog.saved(1, bytes);
-        }
-        self.carried.extend(carried);
-        let why = self.refused.first().map(|(_, error)| error);
-        self.backlog.set_refused(self.refused.len(), why);
         result
     }
 
@@ -224,7 +275,7 @@ where
     async fn verify(&mut self, equal: fn(&V, &V) -> bool) -> Result<u64> {
         let shared = Arc::clone(&self.shared);
         let (writes, entries) = self.local.cut(|| shared.cache.all());
-        self.carried.extend(writes);
+        self.carry(writes);
         self.store_carried().await;
         let saved = self.all_saved();
         let entries = contain("`Hash`, `Eq` or `Drop` of a key or value", || {

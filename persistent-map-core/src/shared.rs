@@ -220,8 +220,12 @@ where
                 other => other,
             });
         match &result {
-            Ok(()) if writes > 0 => self.status.committed(writes),
-            Ok(()) => {}
+            Ok(()) => {
+                self.status.works();
+                if writes > 0 {
+                    self.status.committed(writes);
+                }
+            }
             Err(error) => {
                 self.status.failed(error);
                 self.events.send(Event::Failed(error.clone()));

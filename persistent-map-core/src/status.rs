@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use tokio::sync::watch;
 
 use crate::error::{PersistentError, Result};
-use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// What state a map is in. Part of its [`Stats`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,9 +30,11 @@ pub enum Phase {
 /// # async fn main() -> Result<()> {
 /// let map = PersistentMap::<String, u64, _>::new(InMemoryBackend::new()).await?;
 /// let stats = map.stats();
-/// let is_healthy = stats.phase == Phase::Open && stats.last_failure.is_none();
 /// println!("{} entries, {} writes in {} commits", stats.entries, stats.writes, stats.commits);
-/// # assert!(is_healthy);
+/// if let Some(failure) = &stats.last_failure {
+///     println!("the store fails: {failure}");
+/// }
+/// # assert!(stats.is_healthy());
 /// # Ok(())
 /// # }
 /// ```
@@ -53,18 +55,49 @@ pub struct Stats {
     pub writes: u64,
     /// Most writes in one commit.
     pub largest_commit: u64,
-    /// Commits that failed.
+    /// Commits and flushes that failed since open. It only grows, so it is for rates and alarms, not for "how is it now".
     pub failed_commits: u64,
-    /// The latest failure of the store.
+    /// The latest failure of the store, until a commit or a flush goes well. With
+    /// [`WriteMode::Behind`](crate::WriteMode::Behind) also as long as the store refuses an entry that was accepted.
     pub last_failure: Option<PersistentError>,
     /// Whether the map reads and writes.
     pub phase: Phase,
+}
+
+impl Stats {
+    /// Whether the map is open and the store did what it was asked last: what a `/healthz` should answer.
+    ///
+    /// It recovers by itself, with the next commit or [`flush`](crate::PersistentMap::flush) that goes well. A map that nobody
+    /// writes to asks its store nothing, so whoever takes an unhealthy program out of service lets the check `flush` before it
+    /// looks. A map that is poisoned or closed does not recover: it has to be opened again.
+    ///
+    /// ```
+    /// # use persistent_map_core::*;
+    /// # use persistent_map_testkit::{Disk, Fault, Faults};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let faults = Faults::new();
+    /// # let map = PersistentMap::new(faults.wrap(Disk::<u8, u8>::new().backend())).await?;
+    /// # faults.fail_next(Fault::Refused);
+    /// map.insert(1, 1).await.unwrap_err(); // the disk is full, say
+    /// assert!(!map.stats().is_healthy());
+    ///
+    /// map.insert(1, 1).await?; // there is room again
+    /// assert!(map.stats().is_healthy());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn is_healthy(&self) -> bool {
+        self.phase == Phase::Open && self.last_failure.is_none()
+    }
 }
 
 /// Shared by the handles and the writer.
 pub(crate) struct Status {
     poison: OnceLock<Arc<PersistentError>>,
     last_failure: Mutex<Option<PersistentError>>,
+    /// There is a last failure. What each commit looks at.
+    is_failing: AtomicBool,
     commits: AtomicU64,
     writes: AtomicU64,
     largest_commit: AtomicU64,
@@ -81,6 +114,7 @@ impl Status {
         Status {
             poison: OnceLock::new(),
             last_failure: Mutex::new(None),
+            is_failing: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             largest_commit: AtomicU64::new(0),
@@ -143,11 +177,29 @@ impl Status {
     pub(crate) fn failed(&self, failure: &PersistentError) {
         self.failed_commits.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(target: "persistent_map", error = %failure, "a commit failed");
-        let mut last = self
-            .last_failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        self.fails(failure);
+    }
+
+    /// The store does not do what it should.
+    pub(crate) fn fails(&self, failure: &PersistentError) {
+        let mut last = self.lock_failure();
         *last = Some(failure.clone());
+        self.is_failing.store(true, Ordering::Relaxed);
+    }
+
+    /// The store has done what it was asked.
+    pub(crate) fn works(&self) {
+        if self.is_failing.load(Ordering::Relaxed) {
+            let mut last = self.lock_failure();
+            *last = None;
+            self.is_failing.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn lock_failure(&self) -> MutexGuard<'_, Option<PersistentError>> {
+        self.last_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the map, unless it has ended already.
@@ -182,11 +234,7 @@ impl Status {
             writes: self.writes.load(Ordering::Relaxed),
             largest_commit: self.largest_commit.load(Ordering::Relaxed),
             failed_commits: self.failed_commits.load(Ordering::Relaxed),
-            last_failure: self
-                .last_failure
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            last_failure: self.lock_failure().clone(),
             phase: match self.check_writable() {
                 Ok(()) => Phase::Open,
                 Err(PersistentError::Poisoned { .. }) => Phase::Poisoned,

@@ -143,6 +143,15 @@ impl Encoded {
         }
     }
 
+    /// The same of bytes that are in one piece already: those of the key, so many, and those of the value.
+    pub(crate) fn from_vec(bytes: Vec<u8>, key_bytes: usize, has_value: bool) -> Self {
+        Encoded {
+            bytes: bytes.into(),
+            key_bytes,
+            has_value,
+        }
+    }
+
     /// The key's bytes.
     pub fn key(&self) -> &[u8] {
         &self.bytes[..self.key_bytes]

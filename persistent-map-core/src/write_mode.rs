@@ -28,8 +28,10 @@ pub enum WriteMode {
     #[default]
     Through,
     /// Later: `Ok` means accepted in memory, and stored when [`flush`](crate::PersistentMap::flush) or
-    /// [`close`](crate::PersistentMap::close) has returned `Ok`, or soon by itself. A crash takes what was not stored yet;
-    /// what is left is the state of one moment, without holes.
+    /// [`close`](crate::PersistentMap::close) has returned `Ok`, or soon by itself, while the runtime is driven: outside of
+    /// `block_on` a current-thread runtime saves nothing. A crash takes what was not stored yet: what came in during
+    /// [`max_delay`](Behind::max_delay) and during one save, which takes about as long. What is left is the state of one
+    /// moment, without holes.
     Behind(Behind),
 }
 
@@ -74,6 +76,11 @@ impl Behind {
 
     /// How long a change may wait for its save, counted from the first one that is not saved. A busy key does not put it
     /// off.
+    ///
+    /// It is also about how long a save may take (50 milliseconds if that is longer): how much one may hold is learned from
+    /// those before it, and writers who are faster than the store wait for room. A longer delay lets longer bursts in at the
+    /// speed of memory, and lets a crash take more. At the beginning 200 entries and 64 KiB are taken to need a millisecond; a
+    /// single call is never divided.
     #[must_use]
     pub const fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = at_most_years(delay);
@@ -81,7 +88,8 @@ impl Behind {
     }
 
     /// How many entries may be unsaved (at least 1). An entry that changes twice before its save counts once. A save
-    /// begins at half of it; at all of it writers wait. One call that changes many entries may exceed it.
+    /// begins at half of it, or of what a save may hold; at all of it writers wait, so that there is never one more. Only a
+    /// single call that changes many entries may exceed it. Calls that are under way have their place in it.
     #[must_use]
     pub const fn max_entries(mut self, entries: usize) -> Self {
         self.max_entries = if entries == 0 { 1 } else { entries };
@@ -89,7 +97,8 @@ impl Behind {
     }
 
     /// How many bytes of prepared keys and values may be unsaved (at least 1), for backends that prepare bytes. Applied as
-    /// [`max_entries`](Self::max_entries) is.
+    /// [`max_entries`](Self::max_entries) is, except that how large an entry is shows when it is prepared: those of calls that
+    /// are under way when the limit is met come on top.
     #[must_use]
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = if bytes == 0 { 1 } else { bytes };
@@ -97,7 +106,8 @@ impl Behind {
     }
 
     /// How long to wait before a store that has failed is tried again: `first`, then twice as long each time, at most
-    /// `last`. It is never given up.
+    /// `last`; after a success the times begin anew. It is given up only when the map is closed, or when the outcome of a try
+    /// is unknown: then the map only reads, and what is unsaved is in memory until it goes.
     #[must_use]
     pub const fn retry(mut self, first: Duration, last: Duration) -> Self {
         self.first_retry = at_most_years(first);

@@ -350,13 +350,13 @@ async fn who_waits_for_room_hears_that_a_flush_has_ended_writing() {
     flush.await.unwrap().unwrap_err();
 }
 
-/// The call has found room before the others took it, and its key panics when the change can no longer be taken back.
+/// The call has room before the others take the rest, and its key panics when the change can no longer be taken back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_room_hears_that_a_call_has_ended_writing() {
     let faults = Faults::new();
     let map = PersistentMap::builder(faults.wrap(Disk::new().backend()))
         .hasher(BuildHasherDefault::<Apart>::default())
-        .write_mode(WriteMode::Behind(lazy().max_entries(3)))
+        .write_mode(WriteMode::Behind(lazy().max_entries(4)))
         .open()
         .await
         .unwrap();
@@ -389,8 +389,8 @@ async fn who_waits_for_room_hears_that_a_call_has_ended_writing() {
         }
     });
     has_begun.recv().unwrap();
-    map.insert(Panicky(2), 2).await.unwrap();
-    map.insert(Panicky(3), 3).await.unwrap();
+    soon(map.insert(Panicky(2), 2)).await.unwrap();
+    soon(map.insert(Panicky(3), 3)).await.unwrap();
     let mut waiting = Box::pin(map.insert(Panicky(4), 4));
     let mut context = Context::from_waker(Waker::noop());
     assert!(waiting.as_mut().poll(&mut context).is_pending());

@@ -203,6 +203,7 @@ async fn rows_that_do_not_decode_fail_the_open_or_are_set_aside() {
         let shelf = Shelf {
             rows: Arc::clone(&rows),
             codec: Bincode,
+            limit: 100,
         };
         PersistentMap::<String, u64, _>::builder(shelf)
             .on_corrupt(policy)
@@ -255,6 +256,7 @@ async fn a_map_of_other_types_is_not_a_map_of_damaged_rows() {
         let shelf = Shelf {
             rows: Arc::clone(&rows),
             codec: Json,
+            limit: 100,
         };
         let open = PersistentMap::<String, Foreign, _>::builder(shelf)
             .on_corrupt(policy)
@@ -275,6 +277,7 @@ async fn a_map_of_other_types_is_not_a_map_of_damaged_rows() {
     let shelf = Shelf {
         rows: Arc::clone(&rows),
         codec: Json,
+        limit: 100,
     };
     let (map, report) = PersistentMap::<String, Other, _>::builder(shelf)
         .on_corrupt(OnCorrupt::Quarantine)

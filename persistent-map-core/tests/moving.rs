@@ -201,7 +201,11 @@ async fn the_newest_of_the_older_types_that_fit_is_upgraded() {
     map.insert(1, scored).await.unwrap();
     map.close().await.unwrap();
 
-    let shelf = support::Shelf { rows, codec: Json };
+    let shelf = support::Shelf {
+        rows,
+        codec: Json,
+        limit: 100,
+    };
     let map = PersistentMap::<i32, Ranked, _>::builder(shelf)
         .migrate::<Name>(|Name { name }| Ranked {
             name,

@@ -14,6 +14,7 @@ use std::any::type_name;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use persistent_map_core::codec::depth;
 use persistent_map_core::{Bincode, Codec as _, Key, PersistentError, Result, Value};
 
 use crate::cell::{CellError, Form, decode, decode_row, encode, fields_of};
@@ -327,8 +328,13 @@ pub(crate) fn encode_key<K: Key>(key: &K) -> Result<String> {
         part: "key",
         type_name: type_name::<K>(),
         codec: "csv",
-        advice: "Equal keys must be written alike and read back: use types with a fixed order (`BTreeSet`, `BTreeMap`) \
-                 instead of `HashSet` or `HashMap` in keys, and no `#[serde(skip)]` on what `Eq` compares",
+        advice: match problem {
+            CellError::TooDeep => depth::ADVICE,
+            _ => {
+                "Equal keys must be written alike and read back: use types with a fixed order (`BTreeSet`, `BTreeMap`) \
+                 instead of `HashSet` or `HashMap` in keys, and no `#[serde(skip)]` on what `Eq` compares"
+            }
+        },
         cause: problem.to_codec_error(),
     })
 }
@@ -358,9 +364,14 @@ pub(crate) fn unstorable<V>(problem: &CellError) -> PersistentError {
         part: "value",
         type_name: type_name::<V>(),
         codec: "csv",
-        advice: "Likely reasons: a field that `#[serde(skip_serializing_if)]` leaves out and that does not read back from \
+        advice: match problem {
+            CellError::TooDeep => depth::ADVICE,
+            _ => {
+                "Likely reasons: a field that `#[serde(skip_serializing_if)]` leaves out and that does not read back from \
                  an empty cell, an `Option` in an `Option`, a number that is not finite inside a list, or a struct whose \
-                 fields are not the columns of this table",
+                 fields are not the columns of this table"
+            }
+        },
         cause: problem.to_codec_error(),
     }
 }

@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use persistent_map_core::{PersistentError, Result};
+use persistent_map_core::{Owner, PersistentError, Result};
 
 use crate::beside::{create_lock, has_name, open_itself};
 use crate::owner;
@@ -260,8 +260,8 @@ fn write_owner(file: &File) -> bool {
 }
 
 /// On Windows a locked file cannot be read; then the owner has no name.
-fn read_owner(file: &File) -> String {
-    owner::description(&read(file))
+fn read_owner(file: &File) -> Owner {
+    owner::named_by(&read(file))
 }
 
 fn read(mut file: &File) -> String {

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use persistent_map_core::{PersistentError, Result};
+use persistent_map_core::{Owner, PersistentError, Result};
 
 use crate::lock::{PATIENCE, RETRY};
 
@@ -108,7 +108,7 @@ fn open_files() -> MutexGuard<'static, BTreeMap<Identity, Use>> {
 }
 
 fn in_use(path: &Path) -> PersistentError {
-    let owner = "this very process, maybe under another name";
+    let owner = Owner::ThisProcess("under this name or another one".to_string());
     PersistentError::in_use(path, owner)
 }
 

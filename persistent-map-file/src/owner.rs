@@ -10,6 +10,8 @@ use std::path::Path;
 use std::process;
 use std::sync::OnceLock;
 
+use persistent_map_core::Owner;
+
 /// What every text of an owner begins with. Other texts are not written over.
 pub(crate) const BEGINNING: &str = "process ";
 
@@ -34,11 +36,11 @@ pub(crate) fn introduction() -> String {
 }
 
 /// Who has written this text, for an error.
-pub(crate) fn description(text: &str) -> String {
+pub(crate) fn named_by(text: &str) -> Owner {
     let mut lines = text.lines();
     let person = lines.next().unwrap_or_default().trim();
     if person.is_empty() {
-        return "somebody who has not left a name".to_string();
+        return Owner::Other("somebody who has not left a name".to_string());
     }
     let marks = lines.next().unwrap_or_default();
     let mark = |name: &str| {
@@ -50,18 +52,20 @@ pub(crate) fn description(text: &str) -> String {
     if mark("token") == token() {
         let own_id = format!("{BEGINNING}{} ", process::id());
         return if person.starts_with(&own_id) {
-            format!("this very process: {person}")
+            Owner::ThisProcess(person.to_string())
         } else {
-            format!("{person}, of which this program is a fork, or the other way round")
+            Owner::Other(format!(
+                "{person}, of which this program is a fork, or the other way round"
+            ))
         };
     }
-    if is_other("boot", &place.boot) {
+    Owner::Other(if is_other("boot", &place.boot) {
         format!("{person} (on another machine)")
     } else if is_other("pid-namespace", &place.pid_namespace) {
         format!("{person} (in another container)")
     } else {
         person.to_string()
-    }
+    })
 }
 
 /// Whether this process, or one that was forked from it or the other way round, has written this text.
@@ -154,6 +158,10 @@ fn plain(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn description_of(text: &str) -> String {
+        named_by(text).to_string()
+    }
+
     /// The text of another process at this place.
     fn of_another() -> String {
         introduction().replace(token(), &"0".repeat(32))
@@ -161,10 +169,10 @@ mod tests {
 
     #[test]
     fn a_process_is_known_by_its_token_and_not_by_its_id() {
-        let own = description(&introduction());
+        let own = description_of(&introduction());
         assert!(own.starts_with("this very process: process "), "{own}");
         assert!(is_own(&introduction()));
-        let other = description(&of_another());
+        let other = description_of(&of_another());
         let id = format!("process {} ", process::id());
         assert!(other.starts_with(&id), "{other}");
         assert!(!is_own(&of_another()));
@@ -180,17 +188,17 @@ mod tests {
         ] {
             assert!(!mark.is_empty());
             let text = of_another().replace(mark.as_str(), "1");
-            let owner = description(&text);
+            let owner = description_of(&text);
             assert!(owner.ends_with(words), "{owner}");
         }
         let fork = introduction().replacen(&process::id().to_string(), "1", 1);
-        assert!(description(&fork).contains("fork"), "{fork}");
+        assert!(description_of(&fork).contains("fork"), "{fork}");
     }
 
     #[test]
     fn a_text_without_marks_is_shown_as_it_is() {
-        assert_eq!(description("process 7 (app)"), "process 7 (app)");
-        assert_eq!(description(""), "somebody who has not left a name");
+        assert_eq!(description_of("process 7 (app)"), "process 7 (app)");
+        assert_eq!(description_of(""), "somebody who has not left a name");
     }
 
     #[test]

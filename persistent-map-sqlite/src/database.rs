@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use persistent_map_core::{PersistentError, Result, Survives};
+use persistent_map_core::{Owner, PersistentError, Result, Survives};
 use persistent_map_file::{PATIENCE, RETRY};
 use tokio::sync::{MappedMutexGuard, Mutex as AsyncMutex, MutexGuard, oneshot};
 
@@ -109,7 +109,7 @@ impl Database {
         let deadline = Instant::now() + PATIENCE;
         while !self.claims().insert(table.to_ascii_lowercase()) {
             if Instant::now() >= deadline {
-                let owner = format!("another map of this process, as table `{table}`");
+                let owner = Owner::ThisProcess(format!("another map of table `{table}`"));
                 return Err(PersistentError::in_use(&self.path, owner));
             }
             // Not tokio's timer: a runtime need not have one.

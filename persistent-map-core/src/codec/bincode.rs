@@ -14,8 +14,10 @@ use super::{Codec, CodecError};
 /// `MessagePack`.
 ///
 /// Decoding never claims more memory than about 256 times the size of the input (bincode checks lengths against a
-/// limit, which is chosen here by size; on machines of 32 bits only up to 16 MiB of input). Two shapes escape that limit, so do not use them for files from strangers: a
-/// recursive type (deep nesting overflows the stack) and a collection of zero-sized items (`Vec<()>`, a long loop).
+/// limit, which is chosen here by size; on machines of 32 bits only up to 16 MiB of input). One shape escapes that limit, so do
+/// not use it for files from strangers: a collection of zero-sized items (`Vec<()>`, a long loop). A recursive type is bounded
+/// by a map (see [`depth`](super::depth)); who calls `decode` for bytes from strangers asks it for a
+/// [`Decode<T>`](super::depth::Decode), because deep nesting overflows the stack.
 ///
 /// ```
 /// use persistent_map_core::{Bincode, Codec};

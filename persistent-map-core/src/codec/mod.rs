@@ -12,10 +12,14 @@
     doc = "| [`Json`] (feature `json`) | people who look into the file | yes, as MessagePack | none; map keys must be strings or numbers, no NaN |"
 )]
 //!
+//! What is nested more than [`MAX_DEPTH`](depth::MAX_DEPTH) levels deep is refused where it is written and where it is read, so
+//! that what one thread has stored every thread can open.
+//!
 //! A value is decoded again before it is written, so a type that its codec cannot read back is refused by `insert` and
 //! never found out at the next start.
 
 mod bincode;
+pub mod depth;
 #[cfg(feature = "json")]
 mod json;
 #[cfg(feature = "message_pack")]

@@ -61,6 +61,8 @@ pub type Rows = Arc<Mutex<Vec<(Vec<u8>, Vec<u8>)>>>;
 pub struct Shelf<C> {
     pub rows: Rows,
     pub codec: C,
+    /// The most bytes of an entry.
+    pub limit: usize,
 }
 
 impl<C: Codec> Shelf<C> {
@@ -68,6 +70,7 @@ impl<C: Codec> Shelf<C> {
         Shelf {
             rows: Rows::default(),
             codec,
+            limit: 100,
         }
     }
 
@@ -86,6 +89,7 @@ impl Shelf<Bincode> {
         Shelf {
             rows: Arc::clone(rows),
             codec: Bincode,
+            limit: 100,
         }
     }
 }
@@ -107,13 +111,13 @@ impl<C: Codec> ByteStore for Shelf<C> {
     }
     fn check(&self, key_bytes: usize, value_bytes: usize) -> Result<()> {
         let bytes = key_bytes + value_bytes;
-        if bytes <= 100 {
+        if bytes <= self.limit {
             return Ok(());
         }
         Err(PersistentError::TooLarge {
             part: "entry",
             bytes: bytes as u64,
-            limit: 100,
+            limit: self.limit as u64,
         })
     }
     async fn load(&self, _: &Format, sink: &mut dyn RowSink) -> Result<()> {

@@ -27,8 +27,9 @@ mod ser;
 use std::fmt::{self, Display};
 
 use persistent_map_core::codec::CodecError;
-use serde::Serialize;
+use persistent_map_core::codec::depth::{self, Decode, Encode};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, Serialize};
 
 pub(crate) use row::{decode_row, fields_of};
 
@@ -47,17 +48,20 @@ impl Form {
 }
 
 pub(crate) fn encode<T: Serialize + ?Sized>(item: &T, form: Form) -> Result<String, CellError> {
-    match form {
+    let item = &Encode::new(item);
+    let text = match form {
         Form::Plain => ser::plain(item).map(ser::Cell::into_text),
-        Form::Json => match ser::plain(item)? {
-            ser::Cell::Missing => Ok(String::new()),
-            ser::Cell::Text(_) => ser::json(item),
+        Form::Json => match ser::plain(item) {
+            Ok(ser::Cell::Missing) => Ok(String::new()),
+            Ok(ser::Cell::Text(_)) => ser::json(item),
+            Err(error) => Err(error),
         },
-    }
+    };
+    text.map_err(|error| error.or_too_deep(item))
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(text: &str) -> Result<T, CellError> {
-    T::deserialize(de::Cell(text))
+    Decode::deserialize(de::Cell(text)).map(|Decode(item)| item)
 }
 
 /// Whether a text is empty but for pairs of quotation marks.
@@ -74,6 +78,8 @@ pub(crate) enum CellError {
     MissingField(&'static str),
     /// A value that is not a struct, in a table without a column `value`.
     NoValueColumn,
+    /// More levels in each other than every thread has stack for.
+    TooDeep,
     Message(String),
 }
 
@@ -81,6 +87,15 @@ impl CellError {
     /// For errors that only take this type, which cuts what stands in backticks for a value.
     pub(crate) fn to_codec_error(&self) -> CodecError {
         CodecError::new(self.to_string().replace('`', "'"))
+    }
+
+    /// The reason, if it is that `item` is nested too deep.
+    fn or_too_deep<T: ?Sized>(self, item: &Encode<'_, T>) -> Self {
+        if item.is_too_deep() {
+            CellError::TooDeep
+        } else {
+            self
+        }
     }
 
     fn expected(what: impl Display) -> Self {
@@ -103,6 +118,7 @@ impl Display for CellError {
             CellError::Nested => f.write_str("it is not a single text"),
             CellError::MissingField(field) => write!(f, "there is no column `{field}`"),
             CellError::NoValueColumn => f.write_str("there is no column `value`"),
+            CellError::TooDeep => f.write_str(&depth::reason()),
             CellError::Message(message) => f.write_str(message),
         }
     }

@@ -1,10 +1,11 @@
 //! A struct as a row of cells, one a field.
 
-use serde::Serialize;
+use persistent_map_core::codec::depth::{Decode, Encode};
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer as _, MapAccess, Visitor,
 };
 use serde::ser::{Impossible, SerializeStruct, Serializer};
+use serde::{Deserialize as _, Serialize};
 
 use super::{CellError, Form, de, encode};
 
@@ -13,13 +14,14 @@ pub(crate) fn fields_of<T: Serialize + ?Sized>(
     item: &T,
     form: Form,
 ) -> Result<Option<Vec<(&'static str, String)>>, CellError> {
+    let item = Encode::new(item);
     match item.serialize(Fields {
         form,
         cells: Vec::new(),
     }) {
         Ok(cells) => Ok(Some(cells)),
         Err(CellError::Nested) => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => Err(error.or_too_deep(&item)),
     }
 }
 
@@ -30,11 +32,12 @@ pub(crate) fn decode_row<T: DeserializeOwned>(
     cells: &[&str],
     bare: bool,
 ) -> Result<T, CellError> {
-    T::deserialize(Row {
+    let row = Row {
         columns,
         cells,
         bare,
-    })
+    };
+    Decode::deserialize(row).map(|Decode(item)| item)
 }
 
 struct Fields {
