@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 mod support;
 use support::Shelf;
+use support::limit::limit;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Skipping {
@@ -55,6 +56,7 @@ where
 
 #[tokio::test]
 async fn a_type_that_bincode_cannot_read_back_is_refused_with_advice_and_others_take_it() {
+    let _limit = limit();
     fn check(refused: Result<impl std::fmt::Debug>) {
         let error = refused.unwrap_err();
         assert!(
@@ -111,6 +113,7 @@ async fn a_type_that_bincode_cannot_read_back_is_refused_with_advice_and_others_
 
 #[tokio::test]
 async fn what_cannot_be_stored_does_not_fail_its_neighbours() {
+    let _limit = limit();
     let map = PersistentMap::<u64, String, _>::new(Shelf::new(Bincode))
         .await
         .unwrap();
@@ -132,6 +135,7 @@ async fn what_cannot_be_stored_does_not_fail_its_neighbours() {
 
 #[tokio::test]
 async fn keys_without_a_fixed_form_are_refused() {
+    let _limit = limit();
     type Set = std::collections::BTreeSet<u8>;
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
     struct Unordered(std::collections::HashSet<u64>);
@@ -187,6 +191,7 @@ async fn keys_without_a_fixed_form_are_refused() {
 
 #[tokio::test]
 async fn rows_that_do_not_decode_fail_the_open_or_are_set_aside() {
+    let _limit = limit();
     let shelf = Shelf::new(Bincode);
     let rows = Arc::clone(&shelf.rows);
     let map = PersistentMap::<String, u64, _>::new(shelf).await.unwrap();
@@ -243,6 +248,7 @@ struct Other {
 
 #[tokio::test]
 async fn a_map_of_other_types_is_not_a_map_of_damaged_rows() {
+    let _limit = limit();
     let shelf = Shelf::new(Json);
     let rows = shelf.rows();
     let map = PersistentMap::new(shelf).await.unwrap();
@@ -287,6 +293,7 @@ async fn a_map_of_other_types_is_not_a_map_of_damaged_rows() {
 
 #[test]
 fn every_float_survives_every_codec() {
+    let _limit = limit();
     let mut bits = 1u64;
     for _ in 0..10_000 {
         bits = bits
