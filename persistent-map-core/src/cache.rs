@@ -225,7 +225,10 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
         Place { hash, shard }
     }
 
-    /// As `DashMap` does it: the short way of a hasher may give another number.
+    #[allow(
+        clippy::manual_hash_one,
+        reason = "as `DashMap` does it: the short way of a hasher may give another number"
+    )]
     fn hash_of<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
         let mut hasher = self.entries.hasher().build_hasher();
         key.hash(&mut hasher);

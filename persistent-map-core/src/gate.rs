@@ -36,7 +36,7 @@ thread_local! {
 pub(crate) struct Gates {
     /// How many are closed: what each reader looks at before it locks.
     closed: AtomicUsize,
-    gates: Box<[Gate]>,
+    each: Box<[Gate]>,
     first_bit: usize,
 }
 
@@ -66,7 +66,7 @@ impl Gates {
         };
         Gates {
             closed: AtomicUsize::new(0),
-            gates: (0..shards).map(|_| gate()).collect(),
+            each: (0..shards).map(|_| gate()).collect(),
             first_bit: NEXT_BIT.fetch_add(shards, Ordering::Relaxed),
         }
     }
@@ -81,7 +81,7 @@ impl Gates {
 
     /// What a reader of all shards does before it locks the first one.
     pub(crate) fn pass_all(&self) {
-        (0..self.gates.len()).for_each(|shard| self.pass(shard));
+        (0..self.each.len()).for_each(|shard| self.pass(shard));
     }
 
     /// This thread has locked the shard, and runs code of others meanwhile.
@@ -98,7 +98,7 @@ impl Gates {
     /// Waits for a writer of this shard, if there is one.
     #[cold]
     fn wait_before(&self, shard: usize) {
-        let gate = &self.gates[shard];
+        let gate = &self.each[shard];
         let mut line = gate.line();
         if line.writers == 0 || holds_what_a_writer_waits_for() {
             return;
@@ -134,7 +134,7 @@ impl Gates {
 
     /// Until what it returns is dropped.
     fn close(&self, shard: usize) -> Closed<'_> {
-        let gate = &self.gates[shard];
+        let gate = &self.each[shard];
         let waited_for = &WAITED_FOR[self.bit(shard).trailing_zeros() as usize];
         waited_for.fetch_add(1, Ordering::SeqCst);
         let mut line = gate.line();
@@ -172,7 +172,7 @@ struct Closed<'a> {
 
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
-        let gate = &self.gates.gates[self.shard];
+        let gate = &self.gates.each[self.shard];
         let mut line = gate.line();
         line.writers -= 1;
         line.turns += 1;

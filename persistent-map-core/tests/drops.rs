@@ -67,13 +67,13 @@ async fn a_change_that_is_replaced_before_it_is_stored_does_not_end_writing() {
 
 #[tokio::test]
 async fn a_closure_is_dropped_after_the_answer() {
-    let _limit = limit();
     struct Guard;
     impl Drop for Guard {
         fn drop(&mut self) {
             assert!(std::thread::panicking(), "planted");
         }
     }
+    let _limit = limit();
     let map = PersistentMap::new(Shelf::bincode()).await.unwrap();
     let guard = Guard;
     let change = move |_| {

@@ -159,8 +159,8 @@ async fn neither_the_end_nor_those_who_come_late_push_an_event_out() {
 /// Whoever subscribes, and then looks, must not believe that half of a batch is all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_subscribes_while_a_batch_is_shown_hears_of_it() {
-    let _limit = limit();
     const BATCH: u32 = 20_000;
+    let _limit = limit();
     for _ in 0..3 {
         let map = PersistentMap::new(InMemoryBackend::new()).await.unwrap();
         let batch = tokio::spawn({

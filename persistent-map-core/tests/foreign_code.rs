@@ -56,7 +56,6 @@ where
 
 #[tokio::test]
 async fn a_type_that_bincode_cannot_read_back_is_refused_with_advice_and_others_take_it() {
-    let _limit = limit();
     fn check(refused: Result<impl std::fmt::Debug>) {
         let error = refused.unwrap_err();
         assert!(
@@ -75,6 +74,7 @@ async fn a_type_that_bincode_cannot_read_back_is_refused_with_advice_and_others_
             assert!(text.contains(word), "{word} is missing: {text}");
         }
     }
+    let _limit = limit();
     let skipping = Skipping { note: None, id: 7 };
     let untagged = Untagged::Number(7);
     let tagged = Tagged::Circle { radius: 1.0 };
@@ -135,7 +135,6 @@ async fn what_cannot_be_stored_does_not_fail_its_neighbours() {
 
 #[tokio::test]
 async fn keys_without_a_fixed_form_are_refused() {
-    let _limit = limit();
     type Set = std::collections::BTreeSet<u8>;
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
     struct Unordered(std::collections::HashSet<u64>);
@@ -150,6 +149,7 @@ async fn keys_without_a_fixed_form_are_refused() {
         #[serde(skip)]
         forgotten: u64,
     }
+    let _limit = limit();
     let map = PersistentMap::<Unordered, u8, _>::new(Shelf::new(Bincode))
         .await
         .unwrap();
