@@ -82,21 +82,21 @@ async fn writers_get_in<B: StorageBackend<Name, u64>>(
     read: impl Read<B>,
 ) {
     let stop = Arc::new(AtomicBool::new(false));
-    let (began, begun) = channel();
+    let (has_read, reads) = channel();
     let readers: Vec<_> = (0..8)
         .map(|_| {
-            let (map, stop, began) = (map.clone(), Arc::clone(&stop), began.clone());
+            let (map, stop, has_read) = (map.clone(), Arc::clone(&stop), has_read.clone());
             thread::spawn(move || {
                 IS_SLOW.set(true);
                 while !stop.load(Relaxed) {
                     read(&map);
-                    let _ = began.send(());
+                    let _ = has_read.send(());
                 }
             })
         })
         .collect();
     for _ in 0..16 {
-        begun.recv().unwrap();
+        reads.recv().unwrap();
     }
     let write = async {
         for n in 0..5 {
@@ -111,9 +111,9 @@ async fn writers_get_in<B: StorageBackend<Name, u64>>(
     };
     let written = timeout(Duration::from_secs(10), write).await;
     stop.store(true, Relaxed);
-    readers
-        .into_iter()
-        .for_each(|reader| reader.join().unwrap());
+    for reader in readers {
+        reader.join().unwrap();
+    }
     written.unwrap_or_else(|_| panic!("readers keep writers out: {what}"));
 }
 
