@@ -3,6 +3,8 @@
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 
+use tokio::task::coop::consume_budget;
+
 use crate::backend::{Key, StorageBackend, Value};
 use crate::engine::Scope;
 use crate::error::{PersistentError, Result};
@@ -292,11 +294,13 @@ where
     ///
     /// However many callers ask at once, one `init` runs at a time and all get its value. It runs in its caller's task, and
     /// nothing is locked meanwhile: reads and writes go on, also of this key; if somebody else stores a value, that one
-    /// wins. `init` must not ask for the same key in this way, because it would wait for itself.
+    /// wins. `init` may ask for other keys in this way, also of other maps. If one of those waits for this key in turn, or it
+    /// is this key, the last one to ask is refused. That `init` waits for another task which asks for this key cannot be
+    /// known, and hangs.
     ///
     /// # Errors
-    /// As for [`insert`](Self::insert); and [`Panicked`](PersistentError::Panicked) if `init` panics: then the next caller
-    /// tries.
+    /// As for [`insert`](Self::insert); [`Panicked`](PersistentError::Panicked) if `init` panics: then the next caller
+    /// tries; and [`WouldDeadlock`](PersistentError::WouldDeadlock) inside of an initialiser that this value waits for.
     ///
     /// # Cancel safety
     /// Dropping the future drops `init` if it is running, and the next caller tries.
@@ -359,20 +363,18 @@ where
         F: Future<Output = Result<V, E>>,
         E: From<PersistentError>,
     {
+        consume_budget().await;
         if let Some(value) = contain("`Hash`, `Eq` or `Clone`", || self.get(&key))? {
             return Ok(value);
         }
+        self.shared.check_may_wait()?;
         self.shared.status.check_writable()?;
-        let _turn = self
-            .shared
-            .flights
-            .turn(contain("`Clone` of a key", || key.clone())?)
-            .await;
+        let turn = self.shared.flights.turn(&key).await?;
         if let Some(value) = contain("`Hash`, `Eq` or `Clone`", || self.get(&key))? {
             return Ok(value);
         }
-        let made = contain_async("the initialiser", async { Ok(init().await) }).await?;
-        let value = made?;
+        let init = contain_async("the initialiser", async { Ok(init().await) });
+        let value = turn.make(init).await??;
         let stored = contain("`Clone` of a value", || value.clone())?;
         Ok(self.insert_if_absent(key, stored).await?.unwrap_or(value))
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
@@ -13,16 +13,19 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::write_mode::Behind;
 
-/// What the saver hears. Few at a time: one for each save, and one for each caller who waits.
+/// What the saver hears. Few at a time: one for each save, and one for each call that has a place.
 pub(crate) enum Note<V> {
     /// Something is unsaved, since this moment.
     Unsaved(Instant),
     /// Half of what may be unsaved is, or of what one save may hold.
     Soon,
-    Flush(oneshot::Sender<Result<()>>),
-    Verify(fn(&V, &V) -> bool, oneshot::Sender<Result<u64>>),
+    Flush(oneshot::Sender<Result<()>>, Place),
+    Verify(fn(&V, &V) -> bool, oneshot::Sender<Result<u64>>, Place),
     Close,
 }
+
+/// A place among the notes, for as long as one is there.
+pub(crate) type Place = OwnedSemaphorePermit;
 
 /// How much is unsaved, and whether the store works. Shared by those who write and the saver.
 pub(crate) struct Backlog {

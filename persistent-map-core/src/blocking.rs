@@ -8,8 +8,9 @@ use std::panic::resume_unwind;
 
 use crate::backend::{Key, StorageBackend, Value};
 use crate::error::{PersistentError, Result};
-use crate::map::{PersistentMap, is_reading};
+use crate::map::PersistentMap;
 use crate::panics::{caught, contain};
+use crate::reentry::check_not_reading;
 use crate::transaction::Transaction;
 
 /// A handle for synchronous code: each call waits for the async call of the same name. From
@@ -17,8 +18,9 @@ use crate::transaction::Transaction;
 ///
 /// For plain threads and for `tokio::task::spawn_blocking`. The runtime that the map was opened in must be running
 /// meanwhile: a current-thread runtime runs while another thread is in its `block_on`, and otherwise each call waits for
-/// ever. Inside of async code, and inside of [`with`](PersistentMap::with), each call is refused with
-/// [`WouldDeadlock`](PersistentError::WouldDeadlock); await the map itself there.
+/// ever. Inside of async code, inside of [`with`](PersistentMap::with), and inside of a closure of the same map, each call is
+/// refused with [`WouldDeadlock`](PersistentError::WouldDeadlock); await the map itself there. For where that cannot be known
+/// see [the map](PersistentMap#calls-inside-of-code-that-the-map-runs).
 ///
 /// Reads need no such handle; [`map`](Self::map) has them.
 ///
@@ -52,8 +54,8 @@ where
     }
 }
 
-/// **Errors** are those of the async calls; and [`WouldDeadlock`](PersistentError::WouldDeadlock) inside of async code and
-/// of [`with`](PersistentMap::with).
+/// **Errors** are those of the async calls; and [`WouldDeadlock`](PersistentError::WouldDeadlock) inside of async code, of
+/// [`with`](PersistentMap::with) and of closures of the same map.
 #[allow(
     clippy::missing_errors_doc,
     reason = "said once for all, and at the async call of the same name"
@@ -85,12 +87,7 @@ where
         &self,
         call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        if is_reading() {
-            return Err(E::from(PersistentError::WouldDeadlock {
-                place: "inside of `with`",
-                advice: "Write when `with` has returned; to change the value in place, use `update`",
-            }));
-        }
+        check_not_reading().map_err(E::from)?;
         let runtime = &self.0.shared.runtime;
         match contain("tokio", || runtime.block_on(caught(call))) {
             Ok(Ok(result)) => result,

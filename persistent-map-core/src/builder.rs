@@ -407,7 +407,7 @@ where
         inbox,
     );
     runtime.spawn(saver.run());
-    Engine::Behind(local, Follower { backlog, notes })
+    Engine::Behind(local, Follower::new(backlog, notes))
 }
 
 impl<K, V, B, S> fmt::Debug for Builder<K, V, B, S> {

@@ -1,13 +1,14 @@
 //! The entries in memory, and the one place that changes them.
 
 use std::borrow::Borrow;
-use std::hash::{BuildHasher, Hash};
+use std::hash::{BuildHasher, Hash, Hasher as _};
 use std::num::NonZero;
 use std::sync::LazyLock;
 use std::thread::available_parallelism;
 
-use dashmap::{DashMap, Entry};
+use dashmap::{DashMap, Entry, SharedValue};
 
+use crate::gate::Gates;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::write::Write;
 
@@ -20,13 +21,22 @@ static SHARDS: LazyLock<usize> = LazyLock::new(|| {
 /// What readers see. Guards of the inner map never leave this file.
 pub(crate) struct Cache<K, V, S> {
     entries: DashMap<K, V, S>,
+    gates: Gates,
     removals: AtomicU64,
+}
+
+/// Where a key belongs.
+struct Place {
+    hash: u64,
+    shard: usize,
 }
 
 impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
     pub(crate) fn with_hasher(hasher: S) -> Self {
+        let entries = DashMap::with_hasher_and_shard_amount(hasher, *SHARDS);
         Cache {
-            entries: DashMap::with_hasher_and_shard_amount(hasher, *SHARDS),
+            gates: Gates::new(entries.shards().len()),
+            entries,
             removals: AtomicU64::new(0),
         }
     }
@@ -35,22 +45,32 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
     /// locked: whoever reads it from then on sees the change, and whoever has read it before is known to `seen`.
     pub(crate) fn publish(&self, write: Write<K, V>, seen: impl FnOnce(&K)) -> Option<V> {
         let (key, value) = write.into_parts();
-        match (self.entries.entry(key), value) {
-            (Entry::Occupied(mut entry), Some(value)) => {
-                seen(entry.key());
-                Some(entry.insert(value))
+        let place = self.place_of(&key);
+        let is_it = |(there, _): &(K, SharedValue<V>)| *there == key;
+        let table = &self.entries.shards()[place.shard];
+        let lock = || table.write();
+        let mut table = self.gates.let_in(place.shard, table.try_write(), lock);
+        let there = table.get_mut(place.hash, is_it);
+        match (there, value) {
+            (Some((there, old)), Some(value)) => {
+                seen(there);
+                Some(std::mem::replace(old.get_mut(), value))
             }
-            (Entry::Vacant(entry), Some(value)) => {
-                seen(entry.key());
-                entry.insert(value);
+            (None, Some(value)) => {
+                seen(&key);
+                let entry = (key, SharedValue::new(value));
+                table.insert(place.hash, entry, |(key, _)| self.hash_of(key));
                 None
             }
-            (Entry::Occupied(entry), None) => {
+            (Some((there, _)), None) => {
                 self.removals.fetch_add(1, Ordering::AcqRel);
-                seen(entry.key());
-                Some(entry.remove())
+                seen(there);
+                let removed = table.remove_entry(place.hash, is_it);
+                // What a key does when it is dropped need not hold readers up.
+                drop(table);
+                removed.map(|(_, value)| value.into_inner())
             }
-            (Entry::Vacant(_), None) => None,
+            (None, None) => None,
         }
     }
 
@@ -79,9 +99,22 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
 
     /// Shows a committed clear.
     pub(crate) fn clear(&self) {
-        self.entries.clear();
+        for (shard, table) in self.entries.shards().iter().enumerate() {
+            let lock = || table.write();
+            self.gates.let_in(shard, table.try_write(), lock).clear();
+        }
         // Now, because a key that was looked up half way must not count as looked up after it.
         self.removals.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A copy of the value of `key`.
+    pub(crate) fn get<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+        V: Clone,
+    {
+        self.look_up(key, |_, _, value| value.clone())
     }
 
     /// Runs `read` on the value, under the lock of its shard.
@@ -90,7 +123,10 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.entries.get(key).map(|entry| read(entry.value()))
+        self.look_up(key, |shard, _, value| {
+            let _reading = self.gates.reading(shard);
+            read(value)
+        })
     }
 
     pub(crate) fn contains<Q>(&self, key: &Q) -> bool
@@ -98,19 +134,21 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.entries.contains_key(key)
+        self.look_up(key, |_, _, _| ()).is_some()
     }
 
-    /// The key of the entry that `key` speaks of. The two are equal, and may be written differently.
-    pub(crate) fn resident_key(&self, key: &K) -> Option<K>
+    /// The key of the entry that `key` speaks of (the two are equal, and may be written differently), and for how long the
+    /// answer holds: until [`removals`](Self::removals) is another number.
+    pub(crate) fn resident_key(&self, key: &K) -> (Option<K>, u64)
     where
         K: Clone,
     {
-        self.entries.get(key).map(|entry| entry.key().clone())
+        // First, because an entry that is removed meanwhile must not count as looked up after it.
+        let removals = self.removals();
+        (self.look_up(key, |_, there, _| there.clone()), removals)
     }
 
-    /// How often entries have been removed. Asked before [`resident_key`](Self::resident_key), it tells for how long the
-    /// answer holds.
+    /// How often entries have been removed.
     pub(crate) fn removals(&self) -> u64 {
         self.removals.load(Ordering::Acquire)
     }
@@ -122,8 +160,7 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
         V: Clone,
     {
-        let entry = self.entries.get(key)?;
-        Some((entry.key().clone(), entry.value().clone()))
+        self.look_up(key, |_, key, value| (key.clone(), value.clone()))
     }
 
     /// A copy of all entries: one point in time if nothing changes the map meanwhile.
@@ -132,13 +169,14 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
         K: Clone,
         V: Clone,
     {
-        let mut all = Vec::with_capacity(self.len());
-        all.extend(
-            self.entries
-                .iter()
-                .map(|entry| (entry.key().clone(), entry.value().clone())),
-        );
-        all
+        self.collect(|key, value| (key.clone(), value.clone()))
+    }
+
+    pub(crate) fn keys(&self) -> Vec<K>
+    where
+        K: Clone,
+    {
+        self.collect(|key, _| key.clone())
     }
 
     pub(crate) fn hasher(&self) -> &S {
@@ -146,16 +184,55 @@ impl<K: Eq + Hash, V, S: BuildHasher + Clone> Cache<K, V, S> {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        let shards = self.entries.shards().iter().enumerate();
+        let lengths = shards.map(|(shard, table)| {
+            self.gates.pass(shard);
+            table.read().len()
+        });
+        lengths.sum()
     }
 
-    pub(crate) fn keys(&self) -> Vec<K>
+    /// Runs `read` on the number of a shard and the entry there, under its lock.
+    fn look_up<Q, R>(&self, key: &Q, read: impl FnOnce(usize, &K, &V) -> R) -> Option<R>
     where
-        K: Clone,
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
     {
-        let mut keys = Vec::with_capacity(self.len());
-        keys.extend(self.entries.iter().map(|entry| entry.key().clone()));
-        keys
+        let place = self.place_of(key);
+        self.gates.pass(place.shard);
+        let table = self.entries.shards()[place.shard].read();
+        let (there, value) = table.get(place.hash, |(there, _)| key == there.borrow())?;
+        Some(read(place.shard, there, value.get()))
+    }
+
+    /// A gate that is closed meanwhile does not stop it; the next one like it waits.
+    fn collect<T>(&self, copy: impl Fn(&K, &V) -> T) -> Vec<T> {
+        let mut all = Vec::with_capacity(self.len());
+        self.gates.pass_all();
+        let _reading = Gates::reading_all();
+        let entries = self.entries.iter();
+        all.extend(entries.map(|entry| copy(entry.key(), entry.value())));
+        all
+    }
+
+    fn place_of<Q: Hash + ?Sized>(&self, key: &Q) -> Place {
+        let hash = self.hash_of(key);
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "as `DashMap` finds a shard"
+        )]
+        let shard = self.entries.determine_shard(hash as usize);
+        Place { hash, shard }
+    }
+
+    #[allow(
+        clippy::manual_hash_one,
+        reason = "as `DashMap` does it: the short way of a hasher may give another number"
+    )]
+    fn hash_of<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        let mut hasher = self.entries.hasher().build_hasher();
+        key.hash(&mut hasher);
+        hasher.finish()
     }
 }
 
@@ -183,6 +260,41 @@ mod tests {
         }
     }
 
+    thread_local! {
+        static ON_CLONE: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
+    }
+
+    /// Does something else while it is copied, once.
+    #[derive(PartialEq, Eq, Hash)]
+    struct Busy(u64);
+
+    impl Clone for Busy {
+        fn clone(&self) -> Self {
+            if let Some(act) = ON_CLONE.take() {
+                act();
+            }
+            Busy(self.0)
+        }
+    }
+
+    #[test]
+    fn an_entry_that_goes_while_a_key_is_looked_up_counts_as_gone_after_it() {
+        let hasher = BuildHasherDefault::<Plain>::default();
+        let cache = Rc::new(Cache::with_hasher(hasher));
+        cache.fill(Busy(u64::MIN), ());
+        cache.fill(Busy(u64::MAX), ());
+        let remove = {
+            let cache = Rc::clone(&cache);
+            move || {
+                cache.publish(Write::remove(Busy(u64::MAX)), |_| {});
+            }
+        };
+        ON_CLONE.set(Some(Box::new(remove)));
+        let (key, removals) = cache.resident_key(&Busy(u64::MIN));
+        assert!(key.is_some() && !cache.contains(&Busy(u64::MAX)));
+        assert_ne!(cache.removals(), removals);
+    }
+
     struct OnDrop(Box<dyn Fn()>);
 
     impl Drop for OnDrop {
@@ -200,8 +312,8 @@ mod tests {
             let (cache, looked_up) = (Rc::downgrade(&cache), Rc::clone(&looked_up));
             move || {
                 if let Some(cache) = cache.upgrade() {
-                    let removals = cache.removals();
-                    looked_up.set(cache.resident_key(&u64::MAX).map(|_| removals));
+                    let (key, removals) = cache.resident_key(&u64::MAX);
+                    looked_up.set(key.map(|_| removals));
                 }
             }
         };

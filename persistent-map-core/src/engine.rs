@@ -6,7 +6,8 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError};
 use std::task::{Poll, ready};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::coop::consume_budget;
 
 use crate::backend::{Key, StorageBackend, Value};
 use crate::backlog::{Backlog, Note, Place};
@@ -31,8 +32,15 @@ pub(crate) enum Engine<K, V, S> {
 /// What a caller knows of the saver.
 pub(crate) struct Follower<V> {
     pub(crate) backlog: Arc<Backlog>,
+    /// Few at a time, though it has no bound of its own: one of each kind that the backlog gives, one close, and those
+    /// that have a place.
     pub(crate) notes: mpsc::UnboundedSender<Note<V>>,
+    /// For calls that the saver answers.
+    places: Arc<Semaphore>,
 }
+
+/// So many calls wait for the saver in its line. More wait for a place there, and those that are given up take none.
+const PLACES: usize = 1024;
 
 /// What a call may change.
 pub(crate) enum Scope<K> {
@@ -52,9 +60,15 @@ where
         shared: &Shared<K, V, B, S>,
         write: Write<K, V>,
     ) -> Result<Option<V>> {
-        shared.status.check_writable()?;
+        shared.check_may_wait()?;
+        if let Err(refused) = shared.status.check_writable() {
+            return yielding(Err(refused)).await;
+        }
         match self {
-            Engine::Resident(local) => local.write(shared, write),
+            Engine::Resident(local) => {
+                consume_budget().await;
+                local.write(shared, write)
+            }
             Engine::Behind(local, saver) => {
                 let _place = saver.room(shared).await?;
                 let write = prepare_in_place(shared, write)?;
@@ -74,12 +88,18 @@ where
         atomic_batches: bool,
         writes: Vec<Write<K, V>>,
     ) -> Result<usize> {
-        shared.status.check_writable()?;
+        shared.check_may_wait()?;
+        if let Err(refused) = shared.status.check_writable() {
+            return yielding(Err(refused)).await;
+        }
         if writes.len() > 1 && !atomic_batches {
             return Err(PersistentError::no_batches());
         }
         match self {
-            Engine::Resident(local) => local.write_all(shared, writes),
+            Engine::Resident(local) => {
+                consume_budget().await;
+                local.write_all(shared, writes)
+            }
             Engine::Behind(local, saver) => {
                 let _place = saver.room(shared).await?;
                 let writes = prepare_all(shared, writes)?;
@@ -88,7 +108,7 @@ where
             Engine::Through(queue) => {
                 let writes = prepare_all(shared, writes)?;
                 if writes.is_empty() {
-                    return Ok(0);
+                    return yielding(Ok(0)).await;
                 }
                 submit(shared, queue, |answer| Request::Batch(writes, answer)).await
             }
@@ -102,9 +122,15 @@ where
         scope: Scope<K>,
         run: impl FnMut(&mut Transaction<'_, K, V, S>) -> Decision<R> + Send + 'static,
     ) -> Result<R> {
-        shared.status.check_writable()?;
+        shared.check_may_wait()?;
+        if let Err(refused) = shared.status.check_writable() {
+            return yielding(Err(refused)).await;
+        }
         match self {
-            Engine::Resident(local) => call_here(shared, local, &scope, run),
+            Engine::Resident(local) => {
+                consume_budget().await;
+                call_here(shared, local, &scope, run)
+            }
             Engine::Behind(local, saver) => {
                 let _place = saver.room(shared).await?;
                 saver.tell(call_here(shared, local, &scope, run))
@@ -125,7 +151,10 @@ where
         atomic_batches: bool,
         mut keep: impl FnMut(&K, &V) -> bool + Send + 'static,
     ) -> Result<usize> {
-        shared.status.check_writable()?;
+        shared.check_may_wait()?;
+        if let Err(refused) = shared.status.check_writable() {
+            return yielding(Err(refused)).await;
+        }
         if atomic_batches {
             let remove_others = move |transaction: &mut Transaction<'_, K, V, S>| {
                 let mut removed = 0;
@@ -165,9 +194,15 @@ where
         shared: &Shared<K, V, B, S>,
         atomic_batches: bool,
     ) -> Result<()> {
-        shared.status.check_writable()?;
+        shared.check_may_wait()?;
+        if let Err(refused) = shared.status.check_writable() {
+            return yielding(Err(refused)).await;
+        }
         match self {
-            Engine::Resident(local) => local.clear(shared),
+            Engine::Resident(local) => {
+                consume_budget().await;
+                local.clear(shared)
+            }
             Engine::Behind(..) => {
                 let none = self.retain(shared, atomic_batches, |_, _| false);
                 none.await.map(drop)
@@ -180,8 +215,10 @@ where
         &self,
         shared: &Shared<K, V, B, S>,
     ) -> Result<()> {
+        shared.check_may_wait()?;
         match self {
             Engine::Resident(_) => {
+                consume_budget().await;
                 shared.status.check_writable()?;
                 shared.backend.flush().await
             }
@@ -195,16 +232,19 @@ where
         &self,
         shared: &Shared<K, V, B, S>,
     ) -> Result<Vec<(K, V)>> {
+        shared.check_may_wait()?;
         let copy = || contain("`Clone` of a key or value", || shared.cache.all());
         match self {
-            Engine::Resident(local) | Engine::Behind(local, _) => local.still(copy),
-            Engine::Through(queue) => match submit(shared, queue, Request::Snapshot).await {
+            Engine::Resident(local) | Engine::Behind(local, _) => {
+                consume_budget().await;
+                local.still(copy)
+            }
+            // By the writer on a poisoned map as well: it may still be showing what is stored.
+            Engine::Through(queue) => match queued(shared, queue, Request::Snapshot).await {
                 Err(PersistentError::Closed | PersistentError::WriterGone) => {
                     let _ = shared.status.ended().await;
                     copy()
                 }
-                // The writer changes nothing from now on.
-                Err(PersistentError::Poisoned { .. }) => copy(),
                 result => result,
             },
         }
@@ -215,11 +255,12 @@ where
         shared: &Shared<K, V, B, S>,
         equal: fn(&V, &V) -> bool,
     ) -> Result<u64> {
+        shared.check_may_wait()?;
         match self {
-            Engine::Resident(_) => Ok(shared.cache.len() as u64),
+            Engine::Resident(_) => yielding(Ok(shared.cache.len() as u64)).await,
             Engine::Behind(_, saver) => {
                 saver
-                    .ask(shared, |answer| Note::Verify(equal, answer))
+                    .ask(shared, |answer, place| Note::Verify(equal, answer, place))
                     .await
             }
             Engine::Through(queue) => {
@@ -232,17 +273,21 @@ where
         &self,
         shared: &Shared<K, V, B, S>,
     ) -> Result<()> {
+        shared.check_may_wait()?;
         match self {
             Engine::Resident(local) => {
                 local.close();
                 shared.released.get_or_init(|| shared.finish(Ok(()))).await;
             }
             Engine::Behind(_, saver) => {
-                shared.status.request_close();
-                let _ = saver.notes.send(Note::Close);
-                saver.backlog.wake_all();
+                if shared.status.request_close() {
+                    let _ = saver.notes.send(Note::Close);
+                    saver.backlog.wake_all();
+                }
             }
-            Engine::Through(_) => shared.status.request_close(),
+            Engine::Through(_) => {
+                shared.status.request_close();
+            }
         }
         shared.status.ended().await
     }
@@ -288,8 +333,8 @@ where
     contain(
         "`Hash`, `Eq`, `Clone`, `Serialize` or `Deserialize`",
         || {
-            let removals = shared.cache.removals();
-            write.resolve_key(shared.cache.resident_key(write.key()), removals);
+            let (resident, removals) = shared.cache.resident_key(write.key());
+            write.resolve_key(resident, removals);
             write.prepared_by(&shared.backend)
         },
     )?
@@ -333,6 +378,14 @@ where
 }
 
 impl<V> Follower<V> {
+    pub(crate) fn new(backlog: Arc<Backlog>, notes: mpsc::UnboundedSender<Note<V>>) -> Self {
+        Follower {
+            backlog,
+            notes,
+            places: Arc::new(Semaphore::new(PLACES)),
+        }
+    }
+
     async fn room<K, B, S>(&self, shared: &Shared<K, V, B, S>) -> Result<Place<'_>> {
         self.backlog.room(|| shared.status.check_writable()).await
     }
@@ -354,12 +407,17 @@ impl<V> Follower<V> {
     async fn ask<K, B, S, T>(
         &self,
         shared: &Shared<K, V, B, S>,
-        note: impl FnOnce(Answer<T>) -> Note<V>,
+        note: impl FnOnce(Answer<T>, Place) -> Note<V>,
     ) -> Result<T> {
-        shared.status.check_writable()?;
+        if let Err(refused) = shared.status.check_writable() {
+            return yielding(Err(refused)).await;
+        }
+        // It has none left only while the saver has that many notes, and then it takes the next one or has ended.
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = place.map_err(|_| PersistentError::Closed)?;
         let (answer, result) = oneshot::channel();
         self.notes
-            .send(note(answer))
+            .send(note(answer, place))
             .map_err(|_| PersistentError::Closed)?;
         answer_or_end(shared, result).await
     }
@@ -370,17 +428,39 @@ impl<V> Clone for Follower<V> {
         Follower {
             backlog: Arc::clone(&self.backlog),
             notes: self.notes.clone(),
+            places: Arc::clone(&self.places),
         }
     }
 }
 
-/// Waits for a place in the queue, and then for the answer.
+/// An answer that is there at once. A task that asks again and again must let others go on from time to time, as it does
+/// where it waits for a channel.
+async fn yielding<T>(answer: Result<T>) -> Result<T> {
+    consume_budget().await;
+    answer
+}
+
+/// Hands a call to the writer, if it may write.
 async fn submit<K, V, B, S, T>(
     shared: &Shared<K, V, B, S>,
     queue: &mpsc::Sender<Request<K, V, S>>,
     request: impl FnOnce(Answer<T>) -> Request<K, V, S>,
 ) -> Result<T> {
-    shared.status.check_writable()?;
+    if let Err(refused) = shared.status.check_writable() {
+        return yielding(Err(refused)).await;
+    }
+    queued(shared, queue, request).await
+}
+
+/// Waits for a place in the queue, and then for the answer.
+async fn queued<K, V, B, S, T>(
+    shared: &Shared<K, V, B, S>,
+    queue: &mpsc::Sender<Request<K, V, S>>,
+    request: impl FnOnce(Answer<T>) -> Request<K, V, S>,
+) -> Result<T> {
+    if let Err(refused) = shared.status.check_open() {
+        return yielding(Err(refused)).await;
+    }
     let place = queue.reserve().await.map_err(|_| PersistentError::Closed)?;
     hand_over(shared, queue, place, request).await
 }
@@ -423,16 +503,21 @@ async fn answer_or_end<K, V, B, S, T>(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::collections::HashMap;
     use std::ffi::OsString;
+    use std::hash::{BuildHasherDefault, Hasher};
     use std::path::{Path, PathBuf};
     use std::sync::Mutex;
+    use std::task::Context;
     use std::time::Duration;
 
     use async_trait::async_trait;
+    use serde::{Deserialize, Serialize};
     use tokio::time::timeout;
 
     use super::*;
+    use crate::local::resolve_key;
     use crate::{Behind, PersistentMap, WriteMode};
 
     /// Remembers how the keys of its writes are written, and keeps nothing.
@@ -494,10 +579,128 @@ mod tests {
         let Engine::Behind(_, saver) = &map.engine else {
             panic!("a backend without a store");
         };
+        let place = Arc::clone(&saver.places).acquire_owned().await.unwrap();
+        let (answer, flushed) = oneshot::channel();
         assert!(saver.notes.send(Note::Close).is_ok());
-        let flushed = saver.ask(&map.shared, Note::Flush).await;
-        assert!(flushed.is_err());
+        assert!(saver.notes.send(Note::Flush(answer, place)).is_ok());
+        assert!(flushed.await.unwrap().is_err());
         assert!(map.close().await.is_err());
+    }
+
+    thread_local! {
+        static ON_CLONE: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
+    }
+
+    /// Does something else while it is copied, once.
+    #[derive(PartialEq, Eq, Hash, Serialize, Deserialize)]
+    struct Busy(u64);
+
+    impl Clone for Busy {
+        fn clone(&self) -> Self {
+            if let Some(act) = ON_CLONE.take() {
+                act();
+            }
+            Busy(self.0)
+        }
+    }
+
+    struct TwoEntries;
+
+    #[async_trait]
+    impl StorageBackend<Busy, u8> for TwoEntries {
+        async fn load_all(&self) -> Result<HashMap<Busy, u8>> {
+            Ok(HashMap::from([(Busy(0), 0), (Busy(u64::MAX), 0)]))
+        }
+        async fn save(&self, _: Busy, _: u8) -> Result<()> {
+            Ok(())
+        }
+        async fn delete(&self, _: &Busy) -> Result<()> {
+            Ok(())
+        }
+        async fn flush(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The first and the last `u64` are in different shards.
+    #[derive(Default)]
+    struct Plain(u64);
+
+    impl Hasher for Plain {
+        fn write(&mut self, _: &[u8]) {
+            panic!("a key that is no `u64`");
+        }
+        fn write_u64(&mut self, key: u64) {
+            self.0 = key;
+        }
+        fn finish(&self) -> u64 {
+            self.0
+        }
+    }
+
+    type Prepare<S> = fn(&Shared<Busy, u8, TwoEntries, S>, Write<Busy, u8>) -> Write<Busy, u8>;
+
+    /// Another thread removes an entry in the middle of the look-up. Which one, the map does not remember.
+    #[tokio::test]
+    async fn a_key_is_looked_up_again_if_an_entry_went_while_it_was_looked_up() {
+        let ways: [(&str, Prepare<BuildHasherDefault<Plain>>); 3] = [
+            ("prepared", |shared, write| {
+                prepare_in_place(shared, write).unwrap()
+            }),
+            ("of a transaction", |shared, write| {
+                let mut transaction = Transaction::new(&shared.cache, None);
+                transaction.set(Busy(write.key().0), 1);
+                transaction.into_writes().pop().unwrap()
+            }),
+            ("behind", |shared, mut write| {
+                resolve_key(shared, &[], &mut write).unwrap();
+                write
+            }),
+        ];
+        for (way, prepare) in ways {
+            let map =
+                PersistentMap::builder(TwoEntries).hasher(BuildHasherDefault::<Plain>::default());
+            let map = map.open().await.unwrap();
+            let shared = Arc::clone(&map.shared);
+            ON_CLONE.set(Some(Box::new(move || {
+                shared.publish(Write::remove(Busy(u64::MAX))).unwrap();
+            })));
+            let write = prepare(&map.shared, Write::insert(Busy(0), 1));
+            assert_eq!(map.len(), 1, "{way}: nothing went meanwhile");
+            assert!(
+                write.key_may_differ(map.shared.cache.removals()),
+                "{way}: its key counts as looked up after the removal"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_that_were_given_up_leave_few_notes() {
+        let map = PersistentMap::<PathBuf, u8, _>::new(Log::default());
+        let map = map.await.unwrap();
+        let (notes, mut inbox) = mpsc::unbounded_channel();
+        let backlog = Arc::new(Backlog::new(Behind::new(), true));
+        let saver = Follower::<u8>::new(backlog, notes);
+        for _ in 0..3 * PLACES {
+            let flush = pin!(saver.ask(&map.shared, Note::Flush));
+            assert!(give_up(flush).await.is_none());
+        }
+        assert_eq!(inbox.len(), PLACES);
+        // Whoever waits gets the place of a note that is taken.
+        let mut flush = Box::pin(saver.ask(&map.shared, Note::Flush));
+        assert!(give_up(flush.as_mut()).await.is_none());
+        drop(inbox.recv().await);
+        assert!(give_up(flush.as_mut()).await.is_none());
+        assert_eq!(inbox.len(), PLACES);
+    }
+
+    /// Polls a call once.
+    async fn give_up<T>(mut call: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        let once = |context: &mut Context<'_>| match call.as_mut().poll(context) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending => Poll::Ready(None),
+        };
+        tokio::task::coop::unconstrained(poll_fn(once)).await
     }
 
     /// Between the two instructions another thread has removed the entry and written it anew.

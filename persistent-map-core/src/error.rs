@@ -250,8 +250,9 @@ pub enum PersistentError {
         outcome: Outcome,
     },
 
-    /// A [blocking](crate::Blocking) call would have stopped the thread that it waits for. Nothing was applied.
-    #[error("a blocking call {place} would wait for itself; nothing was applied. {advice}")]
+    /// The call would have waited for the code that made it: it is one of [blocking](crate::Blocking) on a thread that runs
+    /// async code, or was made inside of a closure or an initialiser that the map is waiting for. Nothing was applied.
+    #[error("a call {place} would wait for itself; nothing was applied. {advice}")]
     WouldDeadlock {
         /// Where it was made.
         place: &'static str,

@@ -131,6 +131,6 @@ where
     }
 
     fn value(&self, key: &K) -> Option<V> {
-        self.cache.with(key, V::clone)
+        self.cache.get(key)
     }
 }

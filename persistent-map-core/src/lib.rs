@@ -21,14 +21,17 @@ mod byte_store;
 // Engine: from an accepted write to a committed and published one.
 mod backlog;
 mod cache;
+mod cycle;
 mod engine;
 mod events;
 mod flight;
+mod gate;
 mod load;
 mod local;
 mod migrate;
 mod pace;
 mod pending;
+mod reentry;
 mod saver;
 mod shared;
 mod status;

@@ -251,7 +251,7 @@ impl<K: Key, V: Value> Local<K, V> {
 
 /// Lets a write go by the key that its entry has by now, or had in what is `unsaved`: equal keys may be written differently,
 /// and the store goes by what is written.
-fn resolve_key<K, V, B, S>(
+pub(crate) fn resolve_key<K, V, B, S>(
     shared: &Shared<K, V, B, S>,
     unsaved: &[&Pending<K, V>],
     write: &mut Write<K, V>,
@@ -262,17 +262,17 @@ where
     B: StorageBackend<K, V>,
     S: BuildHasher + Clone,
 {
-    let removals = shared.cache.removals();
-    if !write.key_may_differ(removals) {
+    if !write.key_may_differ(shared.cache.removals()) {
         return Ok(());
     }
+    let (resident, removals) = shared.cache.resident_key(write.key());
     let in_unsaved = || {
         let latest = unsaved
             .iter()
             .find_map(|unsaved| unsaved.latest(write.key()));
         latest.map(|latest| latest.key().clone())
     };
-    match shared.cache.resident_key(write.key()).or_else(in_unsaved) {
+    match resident.or_else(in_unsaved) {
         Some(key) => write.go_by(key, removals, &shared.backend),
         None => Ok(()),
     }

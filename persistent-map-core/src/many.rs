@@ -188,7 +188,8 @@ where
     /// A copy of all entries at one moment: between two calls that change the map, never in the middle of one.
     ///
     /// Costs time and memory by the size of the map, and writers wait while it is copied. It comes after all calls that were
-    /// made before it, and works on a closed map too.
+    /// made before it, and works on a closed map too. On a map that was [poisoned](PersistentError::Poisoned) by a panic in
+    /// `Hash` or `Eq` of a key, the change of that key is missing.
     ///
     /// # Errors
     /// [`Panicked`](PersistentError::Panicked): `Clone` of a key or value has panicked.
@@ -222,7 +223,7 @@ where
     /// Reads the whole store again and compares it with memory. Returns the number of entries that were compared. A map
     /// without a store has nothing to compare, and says how many entries it has.
     ///
-    /// Writers wait while it reads, and all keys are in memory twice meanwhile. With
+    /// Writers wait while it reads, and all keys are in memory twice meanwhile. A close does not wait: it ends the call. With
     /// [`WriteMode::Behind`](crate::WriteMode::Behind) what is unsaved is stored first, and memory is copied.
     ///
     /// # Errors
@@ -234,7 +235,7 @@ where
     ///   [`insert`](Self::insert).
     ///
     /// # Cancel safety
-    /// Dropping the future changes nothing.
+    /// Dropping the future changes nothing, and ends the reading.
     ///
     /// ```
     /// # use persistent_map_core::*;

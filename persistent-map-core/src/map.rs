@@ -1,7 +1,6 @@
 //! The map that applications hold.
 
 use std::borrow::Borrow;
-use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
@@ -43,10 +42,22 @@ use crate::write::Write;
 ///   and only the answer is lost. So the outcome is not known yet: read the key, or `flush`, to find out. With
 ///   `WriteMode::Behind` only the wait for room can be cut short, and then nothing happens.
 /// - [`get_or_insert_with`](Self::get_or_insert_with): the initialiser is dropped, and the next caller runs its own.
-/// - [`flush`](Self::flush), [`snapshot`](Self::snapshot), [`verify`](Self::verify): nothing changes.
+/// - [`flush`](Self::flush), [`snapshot`](Self::snapshot), [`verify`](Self::verify): nothing changes. What nobody waits for
+///   any more is not done when its turn comes, and a `verify` that is under way stops at its next row.
 /// - [`close`](Self::close): the map closes on its own; call it again to wait for that.
 /// - [`copy`](crate::copy()): a part is copied; do it again.
 /// - Opening: nothing is opened.
+///
+/// # Calls inside of code that the map runs
+/// The map waits for the closures that it is given. A call that would wait for the map from inside of one, by a `block_on`
+/// of another kind, is refused with [`WouldDeadlock`](PersistentError::WouldDeadlock): in `with`, and in closures of
+/// [`update`](Self::update), [`transaction`](Self::transaction) and the like, if it is first polled on the thread that runs
+/// the closure. That a closure waits for another thread or task which calls the map cannot be known, and hangs.
+///
+/// # Tasks that never wait
+/// Calls that are ready at once (without a store, with `WriteMode::Behind`, on a closed map) count against the budget of
+/// the task, as reading from a channel of tokio does: from time to time they let other tasks go on. Reads are plain calls,
+/// and do not.
 ///
 /// # Dropping
 /// Dropping the last handle never blocks or panics. Writes that were queued, or accepted and not stored, are still done as
@@ -75,7 +86,8 @@ pub struct PersistentMap<K, V, B, S = RandomState> {
     capabilities: Capabilities,
 }
 
-/// Reads of one entry: from memory, without waiting for anybody but a writer who is just changing the same part of it.
+/// Reads of one entry: from memory, without waiting for anybody but a writer of the same part of it ([how
+/// long](PersistentMap::with#who-waits-for-whom)).
 impl<K, V, B, S> PersistentMap<K, V, B, S>
 where
     K: Key,
@@ -104,14 +116,23 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.shared.cache.with(key, V::clone)
+        self.shared.cache.get(key)
     }
 
     /// What `read` makes of the value of `key`, without a clone. `None` if there is no such key.
     ///
     /// Writers of keys nearby wait while `read` runs: keep it short. It may read this map as well (also in a nested
-    /// `with`). It cannot write: writes must be awaited, and a [blocking](Self::blocking) one is refused with
-    /// [`WouldDeadlock`](PersistentError::WouldDeadlock).
+    /// `with`). It cannot write, to this map or another: a [blocking](Self::blocking) call, or an async one that is polled
+    /// in `read`, is refused with [`WouldDeadlock`](PersistentError::WouldDeadlock).
+    ///
+    /// # Who waits for whom
+    /// A writer waits for the reads of its part of the map that are under way when it comes. Reads that come later wait
+    /// until it has been in, so readers who never pause cannot keep it out. That holds for all reads: those that walk over
+    /// all entries are under way until they have copied their keys.
+    ///
+    /// A read waits behind such a writer for one second at most, or as long again as the writer has waited by then: so
+    /// `read` may wait for another thread that reads this map, and only loses time. It must not wait for one that writes.
+    /// Reads that take longer than that second, and overlap without end, can keep a writer out for a while.
     ///
     /// ```
     /// # use persistent_map_core::*;
@@ -129,10 +150,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.shared.cache.with(key, |value| {
-            let _reading = Reading::new();
-            read(value)
-        })
+        self.shared.cache.with(key, read)
     }
 
     /// Whether there is an entry for `key`.
@@ -378,6 +396,9 @@ where
 
     /// Finishes what is queued, flushes, and releases the store: after `Ok` another map may open it at once.
     ///
+    /// It does not wait for those who read the store: a [`verify`](Self::verify) that is under way or in line answers
+    /// [`Closed`](crate::PersistentError::Closed).
+    ///
     /// It closes the map for all handles. Reads go on, writes from now on answer [`Closed`](crate::PersistentError::Closed). Closing again
     /// answers what the first close did.
     ///
@@ -603,32 +624,6 @@ where
             .field("phase", &self.stats().phase)
             .finish_non_exhaustive()
     }
-}
-
-thread_local! {
-    /// How many closures of `with` this thread is in.
-    static READING: Cell<usize> = const { Cell::new(0) };
-}
-
-/// While it lives, this thread holds a lock that a writer may need.
-struct Reading;
-
-impl Reading {
-    fn new() -> Self {
-        READING.set(READING.get() + 1);
-        Reading
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        READING.set(READING.get() - 1);
-    }
-}
-
-/// Whether this thread is in a closure of `with`, so that it must not wait for a write.
-pub(crate) fn is_reading() -> bool {
-    READING.get() > 0
 }
 
 /// The key that a borrowed one stands for.

@@ -26,6 +26,7 @@ use crate::shared::SharedMap;
 use crate::verify::Comparison;
 use crate::write::Write;
 use crate::write_mode::Behind;
+use crate::writer::Answer;
 
 /// Stores what is unsaved, in the background. Belongs to the runtime, as the writer does.
 pub(crate) struct Saver<K: Key, V: Value, B, S> {
@@ -106,7 +107,9 @@ where
                         due = self.next_try();
                     }
                 }
-                Some(Note::Flush(answer)) => {
+                // What nobody waits for any more is not done.
+                Some(Note::Flush(answer, _)) if answer.is_closed() => {}
+                Some(Note::Flush(answer, _place)) => {
                     self.save().await;
                     due = self.next_try();
                     let result = match self.all_saved() {
@@ -115,8 +118,13 @@ where
                     };
                     let _ = answer.send(result);
                 }
-                Some(Note::Verify(equal, answer)) => {
-                    let result = self.verify(equal).await;
+                Some(Note::Verify(_, answer, _))
+                    if self.shared.status.check_wanted(&answer).is_err() =>
+                {
+                    let _ = answer.send(Err(PersistentError::Closed));
+                }
+                Some(Note::Verify(equal, answer, _place)) => {
+                    let result = self.verify(equal, &answer).await;
                     due = self.next_try();
                     let _ = answer.send(result);
                 }
@@ -272,7 +280,7 @@ where
         }
     }
 
-    async fn verify(&mut self, equal: fn(&V, &V) -> bool) -> Result<u64> {
+    async fn verify(&mut self, equal: fn(&V, &V) -> bool, answer: &Answer<u64>) -> Result<u64> {
         let shared = Arc::clone(&self.shared);
         let (writes, entries) = self.local.cut(|| shared.cache.all());
         self.carry(writes);
@@ -282,7 +290,8 @@ where
             saved.and(entries).map(HashMap::<K, V>::from_iter)
         })??;
         let result = {
-            let mut comparison = Comparison::with(&entries, equal);
+            let wanted = || self.shared.status.check_wanted(answer);
+            let mut comparison = Comparison::with(&entries, equal, &wanted);
             self.shared.compare_with_store(&mut comparison).await
         };
         let _ = contain("`Drop` of a key or value", move || drop(entries));
@@ -307,8 +316,8 @@ where
         let end = self.shared.status.ended().await;
         while let Some(note) = self.inbox.recv().await {
             match note {
-                Note::Flush(answer) => drop(answer.send(end.clone())),
-                Note::Verify(_, answer) => drop(answer.send(Err(PersistentError::Closed))),
+                Note::Flush(answer, _) => drop(answer.send(end.clone())),
+                Note::Verify(_, answer, _) => drop(answer.send(Err(PersistentError::Closed))),
                 Note::Unsaved(_) | Note::Soon | Note::Close => {}
             }
         }

@@ -14,6 +14,7 @@ use crate::events::{Change, Event, Events, Watched};
 use crate::flight::Flights;
 use crate::panics::{contain, contain_async};
 use crate::pending::{Pending, prepared_bytes};
+use crate::reentry::{InClosure, check_may_wait};
 use crate::status::Status;
 use crate::transaction::{Operation, Transaction};
 use crate::verify::Comparison;
@@ -173,6 +174,7 @@ where
         ahead: Option<&Pending<K, V>>,
         operation: &mut dyn Operation<K, V, S>,
     ) -> Result<Vec<Write<K, V>>> {
+        let _inside = InClosure::of(self.number());
         let writes = contain("a closure, or the code of a key or value,", || {
             let mut transaction = Transaction::new(&self.cache, ahead);
             if operation.evaluate(&mut transaction) {
@@ -288,6 +290,18 @@ where
     }
 }
 
+impl<K, V, B, S> Shared<K, V, B, S> {
+    /// Refuses a call whose map waits for the code that makes it.
+    pub(crate) fn check_may_wait(&self) -> Result<()> {
+        check_may_wait(self.number())
+    }
+
+    /// What tells this map from others.
+    fn number(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
 impl<K: Key, V: Value, B, S> Shared<K, V, B, S> {
     /// The runtime has dropped the engine: whoever waits for the end must hear of it.
     pub(crate) fn abandon(&self) {
@@ -304,7 +318,7 @@ where
     S: BuildHasher + Clone + Send + Sync,
 {
     fn value(&self, key: &K) -> Option<V> {
-        self.cache.with(key, V::clone)
+        self.cache.get(key)
     }
 
     fn unwatch(&self, key: &K) {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::error::{PersistentError, Result};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -138,16 +138,29 @@ impl Status {
     /// Refuses a call on a map that is poisoned or closed.
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.check_sound()?;
+        self.check_open()
+    }
+
+    /// Refuses a call on a map that is closed, or about to be.
+    pub(crate) fn check_open(&self) -> Result<()> {
         if self.is_closed.load(Ordering::Acquire) {
             return Err(PersistentError::Closed);
         }
         Ok(())
     }
 
-    /// Asks the writer to finish. From now on nothing is accepted.
-    pub(crate) fn request_close(&self) {
+    /// Refuses to do what nobody waits for any more, or what would keep a close waiting.
+    pub(crate) fn check_wanted<T>(&self, answer: &oneshot::Sender<T>) -> Result<()> {
+        if answer.is_closed() {
+            return Err(PersistentError::Closed);
+        }
+        self.check_open()
+    }
+
+    /// Asks the writer to finish. From now on nothing is accepted. Returns whether this is the first time.
+    pub(crate) fn request_close(&self) -> bool {
         self.is_closed.store(true, Ordering::Release);
-        self.closing.send_replace(true);
+        !self.closing.send_replace(true)
     }
 
     /// Waits for somebody to ask for the close.

@@ -221,9 +221,9 @@ where
     /// The changes, each speaking of its entry by the key that memory has for it.
     pub(crate) fn into_writes(self) -> Vec<Write<K, V>> {
         let mut writes = self.staged.into_writes();
-        let removals = self.cache.removals();
         for write in &mut writes {
-            write.resolve_key(self.cache.resident_key(write.key()), removals);
+            let (resident, removals) = self.cache.resident_key(write.key());
+            write.resolve_key(resident, removals);
         }
         writes
     }

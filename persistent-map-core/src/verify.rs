@@ -14,6 +14,7 @@ use crate::row::CorruptRow;
 pub(crate) struct Comparison<'a, K, V> {
     expected: &'a (dyn Entries<K, V> + Sync),
     equal: fn(&V, &V) -> bool,
+    wanted: &'a (dyn Fn() -> Result<()> + Sync),
     /// The keys that have come, because a second row of a key could make up for one that is missing.
     seen: HashSet<K>,
     same: u64,
@@ -22,13 +23,16 @@ pub(crate) struct Comparison<'a, K, V> {
 }
 
 impl<'a, K: Key, V: Value> Comparison<'a, K, V> {
+    /// Goes on for as long as it is `wanted`, and then gives that error to the store.
     pub(crate) fn with(
         expected: &'a (dyn Entries<K, V> + Sync),
         equal: fn(&V, &V) -> bool,
+        wanted: &'a (dyn Fn() -> Result<()> + Sync),
     ) -> Self {
         Comparison {
             expected,
             equal,
+            wanted,
             seen: HashSet::new(),
             same: 0,
             other: 0,
@@ -89,6 +93,7 @@ impl<K: Key, V: Value> LoadSink<K, V> for Comparison<'_, K, V> {
     fn expect(&mut self, _: u64) {}
 
     fn entry_if_new(&mut self, key: K, value: V) -> Result<bool> {
+        (self.wanted)()?;
         let equal = self.equal;
         if self.seen.contains(&key) {
             return Ok(false);
@@ -138,7 +143,7 @@ mod tests {
         stored: &[(u8, u8)],
     ) -> Result<u64, (u64, u64, u64)> {
         let memory = HashMap::<u8, u8>::from(memory);
-        let mut comparison = Comparison::with(&memory, equal);
+        let mut comparison = Comparison::with(&memory, equal, &|| Ok(()));
         for (key, value) in stored {
             comparison.entry(*key, *value).unwrap();
         }
@@ -169,7 +174,7 @@ mod tests {
     #[test]
     fn a_store_hears_of_keys_that_it_has_given_and_of_rows_that_cannot_be_compared() {
         let memory = HashMap::from([(1, 1), (2, 2)]);
-        let mut comparison = Comparison::with(&memory, equal);
+        let mut comparison = Comparison::with(&memory, equal, &|| Ok(()));
         assert!(comparison.entry_if_new(1, 1).unwrap());
         assert!(!comparison.entry_if_new(1, 1).unwrap());
         assert!(comparison.entry_if_new(2, 2).unwrap());

@@ -123,10 +123,19 @@ where
                     let result = self.clear().await;
                     respond(answer, result);
                 }
+                // What nobody waits for any more is not done.
+                Request::Flush(answer) if answer.is_closed() => {}
                 Request::Flush(answer) => {
                     self.commit(&mut group).await;
                     let result = self.shared.flush_backend().await;
                     respond(answer, result);
+                }
+                // Nor what would keep a close waiting. The caller of a snapshot takes it when the map has ended.
+                Request::Snapshot(answer) if self.is_unwanted(&answer) => {
+                    respond(answer, Err(PersistentError::Closed));
+                }
+                Request::Verify(_, answer) if self.is_unwanted(&answer) => {
+                    respond(answer, Err(PersistentError::Closed));
                 }
                 Request::Snapshot(answer) => {
                     self.commit(&mut group).await;
@@ -135,13 +144,19 @@ where
                 }
                 Request::Verify(equal, answer) => {
                     self.commit(&mut group).await;
-                    let mut comparison = Comparison::with(&self.shared.cache, equal);
+                    let wanted = || self.shared.status.check_wanted(&answer);
+                    let mut comparison = Comparison::with(&self.shared.cache, equal, &wanted);
                     let result = self.shared.compare_with_store(&mut comparison).await;
+                    drop(comparison);
                     respond(answer, result);
                 }
             }
         }
         self.commit(&mut group).await;
+    }
+
+    fn is_unwanted<T>(&self, answer: &Answer<T>) -> bool {
+        self.shared.status.check_wanted(answer).is_err()
     }
 
     /// Runs a call on memory and the group before it, and lets it share the group's fate: what it has read is only true
@@ -230,6 +245,7 @@ where
     /// an entry that was removed since may be back. Equal keys may be written differently (the paths `a/b` and `a/b/`), and
     /// the store goes by what is written.
     fn resolve_keys(&self, writes: &mut [Write<K, V>]) -> Result<()> {
+        // Nobody but this task removes entries.
         let removals = self.shared.cache.removals();
         contain("`Hash`, `Eq`, `Clone` or `Serialize` of a key", || {
             let mut first_in_batch: HashMap<&K, usize> = HashMap::new();
@@ -239,7 +255,7 @@ where
                 .enumerate()
                 .filter(|(_, write)| write.key_may_differ(removals))
             {
-                if let Some(key) = self.shared.cache.resident_key(write.key()) {
+                if let (Some(key), _) = self.shared.cache.resident_key(write.key()) {
                     resolved.push((index, key));
                 } else if writes.len() > 1 {
                     let first = *first_in_batch.entry(write.key()).or_insert(index);

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 mod support;
+use support::limit::limit;
 
 type Map<B> = PersistentMap<String, u64, B>;
 
@@ -26,6 +27,7 @@ macro_rules! on_every_kind {
     ($($name:ident => $check:ident;)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
+            let _limit = limit();
             let disk = Disk::new;
             let behind = || WriteMode::Behind(Behind::new());
             $check(PersistentMap::new(InMemoryBackend::new()).await.unwrap()).await;
@@ -292,6 +294,7 @@ async fn next_one_tries<B: StorageBackend<String, u64>>(map: Map<B>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counters_share_commits() {
+    let _limit = limit();
     let disk = Disk::new();
     let faults = Faults::new();
     let map = PersistentMap::new(faults.wrap(disk.backend()))
@@ -320,6 +323,7 @@ async fn counters_share_commits() {
 /// What was computed on top of a write that failed must fail with it.
 #[tokio::test]
 async fn what_was_read_before_a_failed_commit_is_not_answered() {
+    let _limit = limit();
     let disk = Disk::new();
     let faults = Faults::new();
     let map = PersistentMap::new(faults.wrap(disk.backend()))
@@ -347,6 +351,7 @@ async fn what_was_read_before_a_failed_commit_is_not_answered() {
 
 #[tokio::test]
 async fn a_first_value_that_is_not_stored_is_put_again_by_the_next_call() {
+    let _limit = limit();
     let disk = Disk::new();
     let faults = Faults::new();
     let map = PersistentMap::new(faults.wrap(disk.backend()))
@@ -370,6 +375,7 @@ async fn a_first_value_that_is_not_stored_is_put_again_by_the_next_call() {
 /// A group of calls on one key reads what came before in the same commit.
 #[tokio::test]
 async fn calls_in_one_group_build_on_each_other() {
+    let _limit = limit();
     let disk = Disk::new();
     let faults = Faults::new();
     let map = PersistentMap::new(faults.wrap(disk.backend()))
@@ -395,6 +401,7 @@ async fn calls_in_one_group_build_on_each_other() {
 
 #[tokio::test]
 async fn a_value_that_cannot_be_stored_fails_its_update_alone() {
+    let _limit = limit();
     let map = PersistentMap::new(support::Shelf::new(persistent_map_core::Bincode))
         .await
         .unwrap();

@@ -8,6 +8,9 @@ use persistent_map_core::{
     StorageBackend, async_trait,
 };
 
+mod support;
+use support::limit::limit;
+
 /// Has three rows for good, and remembers what it was asked to do.
 #[derive(Default)]
 struct Log(Mutex<Vec<&'static str>>);
@@ -70,6 +73,7 @@ impl ByteStore for Log {
 
 #[tokio::test]
 async fn each_call_reaches_the_store() {
+    let _limit = limit();
     let log = Log::default();
     let backend: &dyn StorageBackend<u8, u8> = &log;
     let all = HashMap::from([(0, 0), (1, 1), (2, 2)]);
@@ -88,6 +92,7 @@ async fn each_call_reaches_the_store() {
 
 #[tokio::test]
 async fn an_open_tells_how_far_it_is() {
+    let _limit = limit();
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
     let map = PersistentMap::<u8, u8, _>::builder(Log::default())

@@ -1,6 +1,7 @@
 //! Dropping any call at any poll: never half, never a wedge.
 
 mod support;
+use support::limit::limit;
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -29,6 +30,7 @@ where
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_dropped_at_any_of_its_first_ten_polls_is_done_or_not() {
+    let _limit = limit();
     for atomic_batches in [true, false] {
         for queue_capacity in [1, 100] {
             let disk = Disk::new();
@@ -57,6 +59,7 @@ async fn a_write_dropped_at_any_of_its_first_ten_polls_is_done_or_not() {
 
 #[tokio::test]
 async fn a_write_dropped_before_it_was_polled_does_nothing() {
+    let _limit = limit();
     let disk = Disk::<String, u64>::new();
     let map = PersistentMap::new(disk.backend()).await.unwrap();
     drop(map.insert("a".to_string(), 1));
@@ -72,6 +75,7 @@ fn drop_when_queued(call: impl Future) {
 
 #[tokio::test]
 async fn a_write_dropped_after_it_was_queued_is_done() {
+    let _limit = limit();
     let disk = Disk::new();
     let map = PersistentMap::new(disk.backend()).await.unwrap();
     map.insert_many([("old".to_string(), 1), ("older".to_string(), 1)])
@@ -93,6 +97,7 @@ async fn a_write_dropped_after_it_was_queued_is_done() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_close_dropped_at_any_of_its_first_ten_polls_closes_or_not() {
+    let _limit = limit();
     for polls in 0..10 {
         let disk = Disk::new();
         let map = PersistentMap::new(disk.backend()).await.unwrap();
@@ -115,6 +120,7 @@ async fn a_close_dropped_at_any_of_its_first_ten_polls_closes_or_not() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_dropped_at_any_of_its_first_ten_polls_takes_nothing_along() {
+    let _limit = limit();
     let disk = Disk::<String, u64>::new();
     for polls in 0..10 {
         drop_after_polls(PersistentMap::new(disk.backend()), polls).await;
@@ -125,6 +131,7 @@ async fn an_open_dropped_at_any_of_its_first_ten_polls_takes_nothing_along() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_aborted_writers_leave_memory_and_store_equal() {
+    let _limit = limit();
     let disk = Disk::new();
     let faults = Faults::new();
     let map = PersistentMap::builder(faults.wrap(disk.backend()))

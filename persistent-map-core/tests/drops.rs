@@ -5,11 +5,13 @@ use persistent_map_memory::InMemoryBackend;
 use persistent_map_testkit::{Disk, Fault, Faults, drop_after_polls};
 
 mod support;
+use support::limit::limit;
 use support::panicky::{Code, Panicky, has_panicked, panic_at, panic_next};
 use support::{Shelf, backend_of, behind, lazy, soon};
 
 #[tokio::test]
 async fn an_answer_that_reaches_nobody_does_not_end_the_writer() {
+    let _limit = limit();
     let faults = Faults::new();
     let map = PersistentMap::new(faults.wrap(Shelf::bincode()))
         .await
@@ -27,6 +29,7 @@ async fn an_answer_that_reaches_nobody_does_not_end_the_writer() {
 
 #[tokio::test]
 async fn an_event_that_is_pushed_out_does_not_end_the_writer() {
+    let _limit = limit();
     for fails in [false, true] {
         let faults = Faults::new();
         let map = PersistentMap::builder(faults.wrap(Disk::new().backend()))
@@ -50,6 +53,7 @@ async fn an_event_that_is_pushed_out_does_not_end_the_writer() {
 
 #[tokio::test]
 async fn a_change_that_is_replaced_before_it_is_stored_does_not_end_writing() {
+    let _limit = limit();
     let disk = Disk::new();
     let map = behind(disk.backend(), lazy()).await;
     map.insert(1, Panicky(1)).await.unwrap();
@@ -69,6 +73,7 @@ async fn a_closure_is_dropped_after_the_answer() {
             assert!(std::thread::panicking(), "planted");
         }
     }
+    let _limit = limit();
     let map = PersistentMap::new(Shelf::bincode()).await.unwrap();
     let guard = Guard;
     let change = move |_| {
@@ -82,6 +87,7 @@ async fn a_closure_is_dropped_after_the_answer() {
 
 #[tokio::test]
 async fn a_transaction_that_is_too_much_for_the_store_does_not_end_the_writer() {
+    let _limit = limit();
     let map = PersistentMap::new(Disk::new().one_at_a_time_backend())
         .await
         .unwrap();
@@ -102,6 +108,7 @@ async fn a_transaction_that_is_too_much_for_the_store_does_not_end_the_writer() 
 
 #[tokio::test]
 async fn a_change_that_has_been_stored_does_not_end_the_saver() {
+    let _limit = limit();
     for atomic in [true, false] {
         let disk = Disk::new();
         let backend = backend_of(&disk, atomic);
@@ -119,6 +126,7 @@ async fn a_change_that_has_been_stored_does_not_end_the_saver() {
 /// So many that each lane has an index, which has keys of its own.
 #[tokio::test]
 async fn the_index_of_what_is_unsaved_does_not_end_the_saver() {
+    let _limit = limit();
     let disk = Disk::new();
     let map = behind(disk.backend(), lazy()).await;
     map.insert_many((0..2000).map(|n| (Panicky(n), n)))
@@ -133,6 +141,7 @@ async fn the_index_of_what_is_unsaved_does_not_end_the_saver() {
 
 #[tokio::test]
 async fn a_verify_does_not_end_the_saver() {
+    let _limit = limit();
     let disk = Disk::new();
     let faults = Faults::new();
     let map = behind(faults.wrap(disk.backend()), lazy()).await;
@@ -159,6 +168,7 @@ async fn a_verify_does_not_end_the_saver() {
 
 #[tokio::test]
 async fn the_keys_that_a_verify_has_seen_do_not_end_the_writer() {
+    let _limit = limit();
     let map = PersistentMap::new(Disk::new().backend()).await.unwrap();
     map.insert(Panicky(1), 1).await.unwrap();
     panic_next(Code::Drop);
@@ -169,6 +179,7 @@ async fn the_keys_that_a_verify_has_seen_do_not_end_the_writer() {
 
 #[tokio::test]
 async fn a_key_that_is_watched_does_not_disturb_the_close() {
+    let _limit = limit();
     let map = PersistentMap::<_, u32, _>::new(InMemoryBackend::new())
         .await
         .unwrap();
@@ -184,6 +195,7 @@ async fn a_key_that_is_watched_does_not_disturb_the_close() {
 
 #[tokio::test]
 async fn a_clear_without_a_store_that_stops_half_way_does_not_say_that_nothing_was_done() {
+    let _limit = limit();
     let map = PersistentMap::new(InMemoryBackend::new()).await.unwrap();
     map.insert_many((0..10).map(|n| (n, Panicky(n))))
         .await

@@ -12,6 +12,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 
+mod support;
+use support::limit::limit;
+
 /// Whoever applies all events has the map.
 async fn replay<B: StorageBackend<u32, u64>>(map: PersistentMap<u32, u64, B>) {
     map.insert(0, 0).await.unwrap();
@@ -65,6 +68,7 @@ async fn replay<B: StorageBackend<u32, u64>>(map: PersistentMap<u32, u64, B>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_changes_come_in_their_order_with_old_and_new_values() {
+    let _limit = limit();
     replay(PersistentMap::new(InMemoryBackend::new()).await.unwrap()).await;
     replay(PersistentMap::new(Disk::new().backend()).await.unwrap()).await;
     let behind = WriteMode::Behind(Behind::new());
@@ -74,6 +78,7 @@ async fn all_changes_come_in_their_order_with_old_and_new_values() {
 
 #[tokio::test]
 async fn the_changes_of_one_call_come_together() {
+    let _limit = limit();
     let map = PersistentMap::new(Disk::new().backend()).await.unwrap();
     let mut events = map.subscribe();
     map.insert_many((0..3).map(|n| (n, n))).await.unwrap();
@@ -89,6 +94,7 @@ async fn the_changes_of_one_call_come_together() {
 
 #[tokio::test]
 async fn what_is_not_stored_is_no_change() {
+    let _limit = limit();
     let faults = Faults::new();
     let map = PersistentMap::new(faults.wrap(Disk::new().backend()))
         .await
@@ -113,6 +119,7 @@ async fn what_is_not_stored_is_no_change() {
 
 #[tokio::test]
 async fn a_slow_subscriber_holds_nobody_up_and_is_told_what_it_missed() {
+    let _limit = limit();
     let builder = PersistentMap::builder(Disk::new().backend()).event_capacity(16);
     let map = builder.open().await.unwrap();
     let mut events = map.subscribe();
@@ -135,6 +142,7 @@ async fn a_slow_subscriber_holds_nobody_up_and_is_told_what_it_missed() {
 
 #[tokio::test]
 async fn neither_the_end_nor_those_who_come_late_push_an_event_out() {
+    let _limit = limit();
     let builder = PersistentMap::builder(Disk::new().backend()).event_capacity(1);
     let map = builder.open().await.unwrap();
     let mut events = map.subscribe();
@@ -152,6 +160,7 @@ async fn neither_the_end_nor_those_who_come_late_push_an_event_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_subscribes_while_a_batch_is_shown_hears_of_it() {
     const BATCH: u32 = 20_000;
+    let _limit = limit();
     for _ in 0..3 {
         let map = PersistentMap::new(InMemoryBackend::new()).await.unwrap();
         let batch = tokio::spawn({
@@ -172,6 +181,7 @@ async fn who_subscribes_while_a_batch_is_shown_hears_of_it() {
 
 #[tokio::test]
 async fn a_watch_of_a_map_that_is_gone_does_not_say_that_its_entry_was_removed() {
+    let _limit = limit();
     let map = PersistentMap::new(InMemoryBackend::new()).await.unwrap();
     let (mut watch, mut stream) = (map.watch(1), map.watch(1));
     assert_eq!(stream.next().await, Some(None));
@@ -187,6 +197,7 @@ async fn a_watch_of_a_map_that_is_gone_does_not_say_that_its_entry_was_removed()
 
 #[tokio::test]
 async fn a_watch_sees_the_latest_value() {
+    let _limit = limit();
     for resident in [true, false] {
         if resident {
             watching(PersistentMap::new(InMemoryBackend::new()).await.unwrap()).await;
@@ -259,6 +270,7 @@ async fn watching<B: StorageBackend<u32, u64>>(map: PersistentMap<u32, u64, B>) 
 /// Whoever looks and then waits must not miss what came in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_change_slips_between_look_and_wait() {
+    let _limit = limit();
     let map = PersistentMap::new(InMemoryBackend::new()).await.unwrap();
     for n in 0..2000u64 {
         let writer = tokio::spawn({

@@ -1,6 +1,7 @@
 //! What an error leaves behind: the map as it was, or a map that says it cannot tell.
 
 mod support;
+use support::limit::limit;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ fn memory(map: &Map) -> HashMap<String, u64> {
 
 #[tokio::test]
 async fn a_refused_write_leaves_memory_and_store_as_they_were() {
+    let _limit = limit();
     for atomic_batches in [true, false] {
         let (map, disk, faults) = stage(atomic_batches).await;
         let before = disk.entries();
@@ -57,6 +59,7 @@ async fn a_refused_write_leaves_memory_and_store_as_they_were() {
 
 #[tokio::test]
 async fn an_unknown_outcome_stops_all_writes_and_no_reads() {
+    let _limit = limit();
     for fault in [
         Fault::UnknownApplied,
         Fault::UnknownNotApplied,
@@ -104,6 +107,7 @@ async fn an_unknown_outcome_stops_all_writes_and_no_reads() {
 
 #[tokio::test]
 async fn a_failed_commit_fails_the_whole_group_and_nothing_before_or_after_it() {
+    let _limit = limit();
     let (map, disk, faults) = stage(true).await;
     faults.pause();
     let first = tokio::spawn({
@@ -142,6 +146,7 @@ async fn a_failed_commit_fails_the_whole_group_and_nothing_before_or_after_it() 
 
 #[tokio::test]
 async fn nobody_reads_what_is_not_committed() {
+    let _limit = limit();
     let (map, _, faults) = stage(true).await;
     faults.pause();
     let write = tokio::spawn({
@@ -162,6 +167,7 @@ async fn nobody_reads_what_is_not_committed() {
 
 #[tokio::test]
 async fn a_clear_that_stops_half_way_says_how_far_it_came() {
+    let _limit = limit();
     let (map, disk, faults) = stage(false).await;
     for n in 0..9 {
         map.insert(n.to_string(), n).await.unwrap();
@@ -181,6 +187,7 @@ async fn a_clear_that_stops_half_way_says_how_far_it_came() {
 
 #[tokio::test]
 async fn a_full_queue_makes_writers_wait_and_loses_nothing() {
+    let _limit = limit();
     let disk = Disk::<u64, u64>::new();
     let faults = Faults::new();
     let map = PersistentMap::builder(faults.wrap(disk.backend()))
@@ -224,6 +231,7 @@ impl StorageBackend<String, u64> for Unreadable {
 
 #[tokio::test]
 async fn a_store_that_cannot_be_read_does_not_open() {
+    let _limit = limit();
     let error = PersistentMap::new(Unreadable).await.unwrap_err();
     assert!(error.to_string().contains("the disk is on fire"), "{error}");
     let PersistentError::Storage { cause, .. } = error else {
@@ -234,6 +242,7 @@ async fn a_store_that_cannot_be_read_does_not_open() {
 
 #[test]
 fn opening_outside_of_a_runtime_is_an_error() {
+    let _limit = limit();
     let open = PersistentMap::new(Disk::<String, u64>::new().backend());
     let mut open = Box::pin(open);
     let mut context = Context::from_waker(Waker::noop());
@@ -245,6 +254,7 @@ fn opening_outside_of_a_runtime_is_an_error() {
 
 #[test]
 fn a_runtime_that_ends_leaves_handles_that_answer() {
+    let _limit = limit();
     let disk = Disk::<String, u64>::new();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let map = runtime.block_on(async {
@@ -275,6 +285,7 @@ fn a_runtime_that_ends_leaves_handles_that_answer() {
 
 #[test]
 fn a_call_that_its_runtime_leaves_behind_says_that_it_does_not_know() {
+    let _limit = limit();
     let disk = Disk::<String, u64>::new();
     let faults = Faults::new();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -299,6 +310,7 @@ fn a_call_that_its_runtime_leaves_behind_says_that_it_does_not_know() {
 
 #[test]
 fn a_map_may_be_dropped_anywhere() {
+    let _limit = limit();
     let disk = Disk::<String, u64>::new();
     let open = || async {
         let map = PersistentMap::new(disk.backend()).await.unwrap();
@@ -329,6 +341,7 @@ fn a_map_may_be_dropped_anywhere() {
 
 #[tokio::test]
 async fn a_shared_backend_is_a_backend() {
+    let _limit = limit();
     let disk = Disk::<String, u64>::new();
     let backend = Arc::new(disk.backend());
     let map = PersistentMap::new(Arc::clone(&backend)).await.unwrap();
@@ -377,6 +390,7 @@ type Boxed<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 #[tokio::test]
 async fn a_backend_that_panics_before_it_returns_a_future_does_not_end_the_writer() {
+    let _limit = limit();
     let map = PersistentMap::new(Rude(Disk::new().backend(), "apply"))
         .await
         .unwrap();
@@ -392,6 +406,7 @@ async fn a_backend_that_panics_before_it_returns_a_future_does_not_end_the_write
 
 #[tokio::test]
 async fn a_flush_whose_outcome_is_unknown_stops_writing_and_shows() {
+    let _limit = limit();
     let map = PersistentMap::new(Rude(Disk::new().backend(), "flush"))
         .await
         .unwrap();
@@ -406,6 +421,7 @@ async fn a_flush_whose_outcome_is_unknown_stops_writing_and_shows() {
 
 #[tokio::test]
 async fn a_close_does_not_wait_for_a_call_that_nobody_polls() {
+    let _limit = limit();
     let disk = Disk::<u64, u64>::new();
     let faults = Faults::new();
     let map = PersistentMap::builder(faults.wrap(disk.backend()))
@@ -443,6 +459,7 @@ async fn a_close_does_not_wait_for_a_call_that_nobody_polls() {
 
 #[tokio::test]
 async fn a_call_that_comes_when_the_writer_has_gone_is_answered() {
+    let _limit = limit();
     for polls in 1..6 {
         let disk = Disk::<u64, u64>::new();
         let map = PersistentMap::builder(disk.backend())
@@ -473,6 +490,7 @@ async fn a_call_that_comes_when_the_writer_has_gone_is_answered() {
 
 #[tokio::test]
 async fn faults_reach_a_backend_without_a_store() {
+    let _limit = limit();
     let faults = Faults::new();
     let map = PersistentMap::new(faults.wrap(persistent_map_memory::InMemoryBackend::new()))
         .await

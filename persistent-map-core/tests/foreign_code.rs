@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 mod support;
 use support::Shelf;
+use support::limit::limit;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Skipping {
@@ -73,6 +74,7 @@ async fn a_type_that_bincode_cannot_read_back_is_refused_with_advice_and_others_
             assert!(text.contains(word), "{word} is missing: {text}");
         }
     }
+    let _limit = limit();
     let skipping = Skipping { note: None, id: 7 };
     let untagged = Untagged::Number(7);
     let tagged = Tagged::Circle { radius: 1.0 };
@@ -111,6 +113,7 @@ async fn a_type_that_bincode_cannot_read_back_is_refused_with_advice_and_others_
 
 #[tokio::test]
 async fn what_cannot_be_stored_does_not_fail_its_neighbours() {
+    let _limit = limit();
     let map = PersistentMap::<u64, String, _>::new(Shelf::new(Bincode))
         .await
         .unwrap();
@@ -146,6 +149,7 @@ async fn keys_without_a_fixed_form_are_refused() {
         #[serde(skip)]
         forgotten: u64,
     }
+    let _limit = limit();
     let map = PersistentMap::<Unordered, u8, _>::new(Shelf::new(Bincode))
         .await
         .unwrap();
@@ -187,6 +191,7 @@ async fn keys_without_a_fixed_form_are_refused() {
 
 #[tokio::test]
 async fn rows_that_do_not_decode_fail_the_open_or_are_set_aside() {
+    let _limit = limit();
     let shelf = Shelf::new(Bincode);
     let rows = Arc::clone(&shelf.rows);
     let map = PersistentMap::<String, u64, _>::new(shelf).await.unwrap();
@@ -244,6 +249,7 @@ struct Other {
 
 #[tokio::test]
 async fn a_map_of_other_types_is_not_a_map_of_damaged_rows() {
+    let _limit = limit();
     let shelf = Shelf::new(Json);
     let rows = shelf.rows();
     let map = PersistentMap::new(shelf).await.unwrap();
@@ -290,6 +296,7 @@ async fn a_map_of_other_types_is_not_a_map_of_damaged_rows() {
 
 #[test]
 fn every_float_survives_every_codec() {
+    let _limit = limit();
     let mut bits = 1u64;
     for _ in 0..10_000 {
         bits = bits

@@ -8,6 +8,9 @@ use persistent_map_core::{
 use persistent_map_testkit::Faults;
 use tokio::task::{JoinSet, yield_now};
 
+mod support;
+use support::limit::limit;
+
 /// Keeps nothing, and prepares as many bytes for a write as its value says.
 struct Scales;
 
@@ -73,6 +76,7 @@ async fn calls_that_wait(count: usize, entries: usize, bytes: usize) -> Stats {
 
 #[tokio::test]
 async fn all_of_them_share_one_commit() {
+    let _limit = limit();
     for entries in [1, 3] {
         let stats = calls_that_wait(100, entries, 0).await;
         let largest = 100 * entries as u64;
@@ -82,12 +86,14 @@ async fn all_of_them_share_one_commit() {
 
 #[tokio::test]
 async fn no_call_is_added_to_1024_writes() {
+    let _limit = limit();
     let stats = calls_that_wait(8, 256, 0).await;
     assert_eq!((stats.commits, stats.largest_commit), (3, 1024));
 }
 
 #[tokio::test]
 async fn no_call_is_added_to_8_mib() {
+    let _limit = limit();
     for entries in [1, 2] {
         let stats = calls_that_wait(4, entries, (4 << 20) / entries).await;
         let largest = 2 * entries as u64;

@@ -10,6 +10,7 @@ use persistent_map_core::{
 use persistent_map_testkit::Faults;
 
 mod support;
+use support::limit::limit;
 use support::{Shelf, behind, lazy};
 
 /// `a/b`, `a/b/` and `a//b` are equal paths, with bytes of their own.
@@ -17,6 +18,7 @@ const SPELLINGS: [&str; 3] = ["a/b", "a/b/", "a//b"];
 
 #[tokio::test]
 async fn an_entry_keeps_the_key_that_it_was_first_stored_with() {
+    let _limit = limit();
     let shelf = Shelf::bincode();
     let rows = shelf.rows();
     let map = PersistentMap::<PathBuf, u64, _>::new(shelf).await.unwrap();
@@ -39,6 +41,7 @@ async fn an_entry_keeps_the_key_that_it_was_first_stored_with() {
 
 #[tokio::test]
 async fn writers_who_spell_a_new_key_differently_meet_in_one_row() {
+    let _limit = limit();
     let shelf = Shelf::bincode();
     let rows = shelf.rows();
     let faults = Faults::new();
@@ -67,6 +70,7 @@ async fn writers_who_spell_a_new_key_differently_meet_in_one_row() {
 
 #[tokio::test]
 async fn spellings_of_a_key_meet_in_one_row_of_a_store_that_follows() {
+    let _limit = limit();
     let shelf = Shelf::bincode();
     let rows = shelf.rows();
     let map = PersistentMap::<PathBuf, u64, _>::builder(shelf)
@@ -92,6 +96,7 @@ async fn spellings_of_a_key_meet_in_one_row_of_a_store_that_follows() {
 /// By the first spelling of its key the second entry is one byte larger than the store takes.
 #[tokio::test]
 async fn an_entry_that_is_too_large_by_its_first_spelling_is_refused() {
+    let _limit = limit();
     let entries = || {
         [
             (PathBuf::from("a/b/"), "x".to_string()),
@@ -141,6 +146,7 @@ impl StorageBackend<PathBuf, u64> for Twins {
 
 #[tokio::test]
 async fn a_store_that_gives_a_key_twice_is_not_loaded() {
+    let _limit = limit();
     let opened = PersistentMap::new(Twins).await.map(drop);
     for loaded in [opened, collect(&Twins).await.map(drop)] {
         let error = loaded.unwrap_err();
@@ -154,6 +160,7 @@ async fn a_store_that_gives_a_key_twice_is_not_loaded() {
 
 #[tokio::test]
 async fn two_rows_of_equal_keys_are_reported_and_can_be_set_aside() {
+    let _limit = limit();
     let shelf = Shelf::bincode();
     let rows = shelf.rows();
     let map = PersistentMap::<String, u64, _>::new(shelf).await.unwrap();
@@ -199,6 +206,7 @@ impl StorageBackend<PathBuf, u64> for Log {
 
 #[tokio::test]
 async fn a_typed_backend_is_given_the_key_that_it_has() {
+    let _limit = limit();
     let map = PersistentMap::new(Log::default()).await.unwrap();
     map.insert(PathBuf::from("a/b"), 1).await.unwrap();
     map.insert(PathBuf::from("a/b/"), 2).await.unwrap();

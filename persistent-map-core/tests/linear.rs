@@ -9,6 +9,9 @@ use persistent_map_memory::InMemoryBackend;
 use persistent_map_testkit::{Disk, Fault, Faults, drop_after_polls};
 use tokio::task::JoinSet;
 
+mod support;
+use support::limit::limit;
+
 const KEYS: u64 = 3;
 const TASKS: usize = 6;
 
@@ -42,6 +45,7 @@ fn check(history: &History, what: &str, seed: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_store() {
+    let _limit = limit();
     for seed in 0..40 {
         let history = History::new();
         let map = PersistentMap::new(InMemoryBackend::new()).await.unwrap();
@@ -53,6 +57,7 @@ async fn without_a_store() {
 /// Errors that applied nothing, errors that do not know, and a new map on the same store after each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_store_that_fails_and_is_reopened() {
+    let _limit = limit();
     for seed in 0..60 {
         let history = History::new();
         let disk = Disk::new();
@@ -87,6 +92,7 @@ async fn with_a_store_that_fails_and_is_reopened() {
 /// Memory is linearizable, and closing brings all of it to the store.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn write_behind() {
+    let _limit = limit();
     for seed in 0..40 {
         let history = History::new();
         let disk = Disk::new();

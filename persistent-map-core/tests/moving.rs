@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 
 mod support;
 use support::backend_of;
+use support::limit::limit;
 
 #[tokio::test]
 async fn a_copy_has_all_entries_in_its_store() {
+    let _limit = limit();
     let from = PersistentMap::new(InMemoryBackend::new()).await.unwrap();
     from.insert_many((0..10_000u32).map(|n| (n, f64::from(n))))
         .await
@@ -51,6 +53,7 @@ async fn a_copy_has_all_entries_in_its_store() {
 
 #[tokio::test]
 async fn a_copy_that_fails_can_be_made_again() {
+    let _limit = limit();
     let from = PersistentMap::new(InMemoryBackend::new()).await.unwrap();
     from.insert_many((0..10_000u32).map(|n| (n, n)))
         .await
@@ -69,6 +72,7 @@ async fn a_copy_that_fails_can_be_made_again() {
 
 #[tokio::test]
 async fn verify_finds_what_the_store_does_not_have() {
+    let _limit = limit();
     let disk = Disk::new();
     let map = PersistentMap::new(disk.backend()).await.unwrap();
     map.insert_many((0..10).map(|n| (n, n))).await.unwrap();
@@ -97,6 +101,7 @@ async fn verify_finds_what_the_store_does_not_have() {
 
 #[tokio::test]
 async fn a_second_row_of_a_key_does_not_make_up_for_one_that_is_missing() {
+    let _limit = limit();
     let shelf = support::Shelf::bincode();
     let rows = shelf.rows();
     let map = PersistentMap::<u32, u32, _>::new(shelf).await.unwrap();
@@ -116,6 +121,7 @@ impl Hash for Slow {
 
 #[tokio::test]
 async fn verify_tells_keys_of_equal_hashes_apart() {
+    let _limit = limit();
     let map = PersistentMap::new(support::Shelf::bincode()).await.unwrap();
     map.insert_many((0..3).map(|n| (Slow(n), n))).await.unwrap();
     assert_eq!(map.verify().await.unwrap(), 3);
@@ -123,6 +129,7 @@ async fn verify_tells_keys_of_equal_hashes_apart() {
 
 #[tokio::test]
 async fn older_types_are_upgraded_and_stored_anew() {
+    let _limit = limit();
     let shelf = support::Shelf::new(Bincode);
     let rows = shelf.rows();
     let old: PersistentMap<u8, u8, _> = PersistentMap::new(shelf).await.unwrap();
@@ -190,6 +197,7 @@ struct Ranked {
 /// JSON would read the newer of the two as the older one, without its score.
 #[tokio::test]
 async fn the_newest_of_the_older_types_that_fit_is_upgraded() {
+    let _limit = limit();
     let shelf = support::Shelf::new(Json);
     let rows = shelf.rows();
     let (name, score) = ("ann".to_string(), 7);

@@ -1,6 +1,7 @@
 //! One order: that in which calls were accepted is that of commits, of memory and of answers.
 
 mod support;
+use support::limit::limit;
 
 use persistent_map_core::{PersistentError, PersistentMap, Phase, Result};
 use persistent_map_testkit::{Disk, DiskBackend, Fault, Faults, Faulty};
@@ -65,6 +66,7 @@ impl Held {
 
 #[tokio::test]
 async fn each_write_of_a_key_replaces_the_one_accepted_before_it() {
+    let _limit = limit();
     for atomic_batches in [true, false] {
         let held = Held::new(atomic_batches).await;
         let mut calls = Vec::new();
@@ -84,6 +86,7 @@ async fn each_write_of_a_key_replaces_the_one_accepted_before_it() {
 /// Where one write of a group may fail by itself, the next call waits for it before it looks.
 #[tokio::test]
 async fn a_call_does_not_build_on_a_write_that_fails() {
+    let _limit = limit();
     let held = Held::new(false).await;
     let insert = held.queue_insert("key", 1).await;
     let map = held.map.clone();
@@ -99,6 +102,7 @@ async fn a_call_does_not_build_on_a_write_that_fails() {
 
 #[tokio::test]
 async fn a_clear_takes_what_was_accepted_before_it_and_nothing_after() {
+    let _limit = limit();
     for atomic_batches in [true, false] {
         let held = Held::new(atomic_batches).await;
         let before = held.queue_insert("before", 1).await;
@@ -116,6 +120,7 @@ async fn a_clear_takes_what_was_accepted_before_it_and_nothing_after() {
 
 #[tokio::test]
 async fn a_flush_answers_when_all_that_was_accepted_before_it_is_stored() {
+    let _limit = limit();
     for atomic_batches in [true, false] {
         let held = Held::new(atomic_batches).await;
         let write = held.queue_insert("before", 1).await;
@@ -134,6 +139,7 @@ async fn a_flush_answers_when_all_that_was_accepted_before_it_is_stored() {
 
 #[tokio::test]
 async fn a_close_finishes_what_was_accepted_before_it_and_refuses_the_rest() {
+    let _limit = limit();
     for atomic_batches in [true, false] {
         let held = Held::new(atomic_batches).await;
         let before = held.queue_insert("before", 1).await;
@@ -158,6 +164,7 @@ async fn a_close_finishes_what_was_accepted_before_it_and_refuses_the_rest() {
 
 #[tokio::test]
 async fn a_dropped_map_finishes_what_was_accepted() {
+    let _limit = limit();
     let held = Held::new(true).await;
     let queued = held.queue_insert("queued", 1).await;
     queued.abort();

@@ -9,11 +9,13 @@ use persistent_map_memory::InMemoryBackend;
 use persistent_map_testkit::{Disk, Faults};
 
 mod support;
+use support::limit::limit;
 use support::panicky::{Apart, Code, Panicky, has_panicked, panic_at, panic_next};
 use support::{Shelf, behind, lazy, soon};
 
 #[tokio::test]
 async fn a_panic_in_the_types_fails_the_call_and_not_the_map() {
+    let _limit = limit();
     let map = PersistentMap::<Panicky, u64, _>::new(Shelf::bincode())
         .await
         .unwrap();
@@ -42,6 +44,7 @@ async fn a_panic_in_the_types_fails_the_call_and_not_the_map() {
 
 #[tokio::test]
 async fn a_panic_of_a_key_changes_nothing_without_a_store() {
+    let _limit = limit();
     let map = PersistentMap::new(InMemoryBackend::new()).await.unwrap();
     map.insert(Panicky(1), 1).await.unwrap();
     for many in [false, true] {
@@ -88,6 +91,7 @@ async fn subscribers_miss_what_cannot_be_cloned<B: StorageBackend<u32, Panicky>>
 
 #[tokio::test]
 async fn what_cannot_be_cloned_for_subscribers_is_done_and_they_hear_that_they_missed_it() {
+    let _limit = limit();
     subscribers_miss_what_cannot_be_cloned(
         PersistentMap::new(InMemoryBackend::new()).await.unwrap(),
     )
@@ -98,6 +102,7 @@ async fn what_cannot_be_cloned_for_subscribers_is_done_and_they_hear_that_they_m
 
 #[tokio::test]
 async fn a_change_that_cannot_be_shown_does_not_mix_up_those_after_it() {
+    let _limit = limit();
     let faults = Faults::new();
     let map = PersistentMap::builder(faults.wrap(Shelf::bincode()))
         .hasher(BuildHasherDefault::<Apart>::default())
@@ -144,6 +149,7 @@ async fn a_change_that_cannot_be_shown_does_not_mix_up_those_after_it() {
 
 #[tokio::test]
 async fn a_batch_with_a_value_that_cannot_be_cloned_leaves_nothing_to_be_stored() {
+    let _limit = limit();
     let disk = Disk::new();
     let map = behind(disk.backend(), lazy()).await;
     map.insert(1, Panicky(1)).await.unwrap();
@@ -167,6 +173,7 @@ async fn a_batch_with_a_value_that_cannot_be_cloned_leaves_nothing_to_be_stored(
 
 #[tokio::test]
 async fn a_verify_that_cannot_copy_memory_fails_alone() {
+    let _limit = limit();
     let disk = Disk::new();
     let map = behind(disk.backend(), lazy()).await;
     map.insert(1, Panicky(1)).await.unwrap();
@@ -176,4 +183,32 @@ async fn a_verify_that_cannot_copy_memory_fails_alone() {
     assert_eq!(map.verify().await.unwrap(), 1);
     map.close().await.unwrap();
     assert_eq!(disk.entries().len(), 1);
+}
+
+/// Each place where the code of a key runs on the way to a value that is made.
+#[tokio::test]
+async fn a_panic_of_a_key_fails_the_call_that_would_make_its_value() {
+    let _limit = limit();
+    for code in [Code::Hash, Code::Eq, Code::Clone] {
+        for n in 1.. {
+            let map = PersistentMap::new(InMemoryBackend::new()).await.unwrap();
+            let other = map.get_or_insert_with(Panicky(2), async || {
+                // Another value is being made meanwhile, for there to be a key that this one is compared with.
+                panic_at(n, code);
+                let made = map.get_or_insert_with(Panicky(1), async || 1).await;
+                let has_panicked = has_panicked();
+                match made {
+                    Ok(made) => assert_eq!(made, 1),
+                    Err(PersistentError::Panicked { .. }) => assert!(has_panicked, "{code:?} {n}"),
+                    Err(error) => panic!("{code:?} {n}: {error}"),
+                }
+                u64::from(has_panicked)
+            });
+            let has_panicked = soon(other).await.unwrap();
+            assert_eq!(soon(map.insert(Panicky(3), 3)).await.unwrap(), None);
+            if has_panicked == 0 {
+                break;
+            }
+        }
+    }
 }

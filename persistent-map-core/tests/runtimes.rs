@@ -14,8 +14,12 @@ use persistent_map_core::{
 use persistent_map_testkit::{Disk, DiskBackend};
 use tokio::runtime::{Builder, Runtime};
 
+mod support;
+use support::limit::limit;
+
 #[test]
 fn a_plain_thread_writes_while_a_current_thread_runtime_runs() {
+    let _limit = limit();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let disk = Disk::new();
     runtime.block_on(async {
@@ -48,6 +52,7 @@ fn a_plain_thread_writes_while_a_current_thread_runtime_runs() {
 
 #[test]
 fn a_blocking_call_works_where_blocking_is_allowed_and_is_refused_elsewhere() {
+    let _limit = limit();
     for threads in [0, 1, 2] {
         let runtime = match threads {
             0 => Builder::new_current_thread().enable_all().build(),
@@ -93,6 +98,7 @@ fn map_in_a_runtime() -> (Runtime, PersistentMap<i32, i32, DiskBackend<i32, i32>
 /// The reader holds what the writer waits for, whatever the key: keys share locks.
 #[test]
 fn a_blocking_call_inside_of_a_read_is_refused() {
+    let _limit = limit();
     let (runtime, map) = map_in_a_runtime();
     let blocking = map.blocking();
     let (done, ended) = mpsc::channel();
@@ -120,6 +126,7 @@ fn a_blocking_call_inside_of_a_read_is_refused() {
 /// Nobody is left who would do it, and the handles may live on in a `static`.
 #[test]
 fn closing_after_the_runtime_has_ended_releases_the_store_once() {
+    let _limit = limit();
     let capabilities = Capabilities::one_at_a_time();
     for mode in [WriteMode::Through, WriteMode::Behind(Behind::new())] {
         let backend = Counting::new(capabilities);
@@ -139,6 +146,7 @@ fn closing_after_the_runtime_has_ended_releases_the_store_once() {
 
 #[test]
 fn a_panic_of_the_code_that_is_waited_for_is_its_own() {
+    let _limit = limit();
     let (_runtime, map) = map_in_a_runtime();
     let blocking = map.blocking();
     let waiting = catch_unwind(AssertUnwindSafe(|| {
@@ -196,6 +204,7 @@ impl StorageBackend<u32, u32> for Counting {
 
 #[test]
 fn a_runtime_without_timers_is_refused_and_the_store_is_released() {
+    let _limit = limit();
     let runtime = Builder::new_current_thread().build().unwrap();
     let store = Counting::new(Capabilities::one_at_a_time());
     let builder = PersistentMap::<u32, u32, _>::builder(Arc::clone(&store));
@@ -209,6 +218,7 @@ fn a_runtime_without_timers_is_refused_and_the_store_is_released() {
 
 #[tokio::test]
 async fn a_map_is_closed_once_however_often_that_is_asked() {
+    let _limit = limit();
     for capabilities in [Capabilities::resident(), Capabilities::one_at_a_time()] {
         let store = Counting::new(capabilities);
         let map = PersistentMap::<u32, u32, _>::new(Arc::clone(&store))

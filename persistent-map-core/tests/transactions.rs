@@ -11,6 +11,9 @@ use persistent_map_testkit::{Disk, Fault, Faults, drop_after_polls};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+mod support;
+use support::limit::limit;
+
 const ACCOUNTS: u32 = 1000;
 
 #[derive(Debug)]
@@ -90,12 +93,14 @@ where
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sum_stays_without_a_store() {
+    let _limit = limit();
     let map = PersistentMap::new(InMemoryBackend::new()).await.unwrap();
     money_is_neither_made_nor_lost(map, 300).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sum_stays_with_a_store() {
+    let _limit = limit();
     for mode in [WriteMode::Through, WriteMode::Behind(Behind::new())] {
         let disk = Disk::new();
         let map = PersistentMap::builder(disk.backend()).write_mode(mode);
@@ -110,6 +115,7 @@ async fn the_sum_stays_with_a_store() {
 
 #[tokio::test]
 async fn a_transaction_reads_its_own_changes_and_those_before_it_in_the_same_commit() {
+    let _limit = limit();
     let disk = Disk::new();
     let map = PersistentMap::new(disk.backend()).await.unwrap();
     map.insert_many((0..20).map(|n| (n, n))).await.unwrap();
@@ -185,6 +191,7 @@ fn sorted(entries: impl Iterator<Item = (u32, u32)>) -> Vec<(u32, u32)> {
 
 #[tokio::test]
 async fn a_transaction_goes_through_all_entries() {
+    let _limit = limit();
     all_entries_are_seen(PersistentMap::new(InMemoryBackend::new()).await.unwrap()).await;
     for mode in [WriteMode::Through, WriteMode::Behind(Behind::new())] {
         let map = PersistentMap::builder(Disk::new().backend()).write_mode(mode);
@@ -240,6 +247,7 @@ async fn until_written<B: StorageBackend<u32, u32>>(map: &PersistentMap<u32, u32
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_a_transaction_goes_through_all_entries_none_of_them_changes() {
+    let _limit = limit();
     nothing_changes_meanwhile(PersistentMap::new(InMemoryBackend::new()).await.unwrap()).await;
     for mode in [WriteMode::Through, WriteMode::Behind(Behind::new())] {
         let map = PersistentMap::builder(Disk::new().backend()).write_mode(mode);
@@ -250,6 +258,7 @@ async fn while_a_transaction_goes_through_all_entries_none_of_them_changes() {
 /// With a store that takes one write at a time, nothing is half done.
 #[tokio::test]
 async fn without_atomic_batches_many_entries_are_refused_and_nothing_is_written() {
+    let _limit = limit();
     for mode in [WriteMode::Through, WriteMode::Behind(Behind::new())] {
         let disk = Disk::new();
         let map = PersistentMap::builder(disk.one_at_a_time_backend()).write_mode(mode);
@@ -290,6 +299,7 @@ async fn without_atomic_batches_many_entries_are_refused_and_nothing_is_written(
 
 #[tokio::test]
 async fn a_batch_that_fails_leaves_nothing() {
+    let _limit = limit();
     let disk = Disk::new();
     let faults = Faults::new();
     let map = PersistentMap::new(faults.wrap(disk.backend()))
@@ -319,6 +329,7 @@ async fn a_batch_that_fails_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_dropped_at_any_poll_is_done_or_not() {
+    let _limit = limit();
     for mode in [WriteMode::Through, WriteMode::Behind(Behind::new())] {
         let disk = Disk::new();
         let map = PersistentMap::builder(disk.backend())
@@ -350,6 +361,7 @@ async fn a_batch_dropped_at_any_poll_is_done_or_not() {
 
 #[tokio::test]
 async fn a_snapshot_is_there_after_the_end_as_well() {
+    let _limit = limit();
     let map = PersistentMap::new(Disk::new().backend()).await.unwrap();
     map.insert(1, 1).await.unwrap();
     map.close().await.unwrap();
@@ -382,6 +394,7 @@ async fn assert_refuses_when_closed<B: StorageBackend<u32, u32>>(map: Persistent
 
 #[tokio::test]
 async fn a_closed_map_refuses_calls_that_would_change_nothing() {
+    let _limit = limit();
     assert_refuses_when_closed(PersistentMap::new(InMemoryBackend::new()).await.unwrap()).await;
     for mode in [WriteMode::Through, WriteMode::Behind(Behind::new())] {
         let disk = Disk::new();

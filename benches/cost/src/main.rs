@@ -38,6 +38,8 @@ enum Verb {
 
 /// How much more may be put down to the compiler and the libraries.
 const TOLERANCE: f64 = 1.08;
+/// Reads are what the map is for, and few instructions.
+const TOLERANCE_OF_READS: f64 = 1.02;
 /// Counted at both, so that what is done once falls out.
 const TIMES: [usize; 2] = [2_000, 4_000];
 
@@ -88,7 +90,8 @@ fn check(update: bool) -> Result<bool, String> {
     let mut found = Ratios::new();
     let mut all_well = true;
     println!(
-        "instructions an entry, and as so many times those of its reference (written down: at most {TOLERANCE} times)"
+        "instructions an entry, and as so many times those of its reference (at most {TOLERANCE} times what is written \
+         down, for reads {TOLERANCE_OF_READS})"
     );
     for (work, count) in &counts {
         if work.reference() == *work {
@@ -98,7 +101,7 @@ fn check(update: bool) -> Result<bool, String> {
         let ratio = (count / counts[&work.reference()] * 1000.0).round() / 1000.0;
         let verdict = match known.get(work) {
             _ if update => String::new(),
-            Some(known) if ratio <= known * TOLERANCE => format!("(written down: {known})"),
+            Some(known) if ratio <= known * tolerance(*work) => format!("(written down: {known})"),
             Some(known) => {
                 all_well = false;
                 format!("(written down: {known}) COSTS MORE")
@@ -124,6 +127,13 @@ fn check(update: bool) -> Result<bool, String> {
         );
     }
     Ok(all_well)
+}
+
+fn tolerance(work: Work) -> f64 {
+    match work.reference() {
+        Work::DashmapGet => TOLERANCE_OF_READS,
+        _ => TOLERANCE,
+    }
 }
 
 /// Instructions of one more time.

@@ -13,6 +13,7 @@ use persistent_map_core::{
 use persistent_map_testkit::{Disk, DiskBackend};
 use tokio::time::{sleep, timeout};
 
+pub mod limit;
 pub mod panicky;
 
 /// A backend over `disk`, with batches or without.
