@@ -10,7 +10,7 @@ use persistent_map_core::{
     Capabilities, Encoded, Key, LoadSink, PersistentError, Result, StorageBackend, Survives, Value,
     Write, collect,
 };
-use persistent_map_file::{Hold, blocking};
+use persistent_map_file::Hold;
 
 use crate::cell::CellError;
 use crate::disk::{Disk, OsDisk};
@@ -50,7 +50,7 @@ pub struct CsvBackend {
     settings: Settings,
     disk: Arc<dyn Disk>,
     shape: Arc<SharedShape>,
-    /// The open table, from `load` to `close`.
+    /// The open table and its thread, from `load` to `close`.
     hold: Hold<Store>,
 }
 
@@ -335,9 +335,8 @@ impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
             self.path.clone(),
             self.settings.clone(),
         );
-        let (store, found) =
-            blocking("opening a table", move || Store::at(disk, &path, settings)).await?;
-        self.hold.put(store);
+        let open = move || Store::at(disk, &path, settings);
+        let found = self.hold.open("opening a table", open).await?;
         match load::load(&self.hold, found, &self.settings, sink).await {
             Ok(loaded) => {
                 self.shape
@@ -345,9 +344,12 @@ impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
                 Ok(())
             }
             Err(error) => {
-                if let Some(store) = self.hold.take() {
+                let abandon = |store: Store| {
                     store.abandon();
-                }
+                    Ok(())
+                };
+                // What came before is what matters.
+                let _ = self.hold.close("giving up a table", abandon).await;
                 Err(error)
             }
         }
