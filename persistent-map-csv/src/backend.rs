@@ -298,6 +298,7 @@ fn encode_all<K: Key, V: Value>(shape: &Shape, entries: &[(K, V)]) -> Result<(Ch
         let change = Change::Write {
             offset: all.len() as u64,
             bytes: length_of(&cells),
+            is_new: false,
         };
         changes.rows.insert(key.into_bytes().into(), change);
         all.extend_from_slice(&cells);

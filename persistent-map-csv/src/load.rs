@@ -253,7 +253,7 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
             .rows
             .into_iter()
             .filter_map(|(key, change)| match change {
-                Change::Write { offset, bytes } => Some((key, (offset, bytes))),
+                Change::Write { offset, bytes, .. } => Some((key, (offset, bytes))),
                 Change::Remove => None,
             });
         loop {

@@ -623,7 +623,8 @@ pub(crate) fn damaged(path: &Path, fault: Fault) -> PersistentError {
         Fault::Newer(version) => refused(
             path,
             format!(
-                "the journal has version {version}, and this version of persistent-map reads 1"
+                "the journal has version {version}, and this version of persistent-map reads up to {}",
+                journal::VERSION
             ),
             "Update persistent-map",
             None,
