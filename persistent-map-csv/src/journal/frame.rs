@@ -14,7 +14,7 @@ pub(super) const HEADER: usize = 24;
 /// Frames of version 1 do not say which of them were written together, and each counts as a write of its own.
 pub(crate) const VERSION: u32 = 2;
 /// What a disk writes as a whole.
-const SECTOR: u64 = 512;
+const SECTOR: usize = 512;
 
 /// What the first frame says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -215,11 +215,11 @@ pub(super) fn is_torn(
 /// be why.
 fn has_hole(rest: &[u8], offset: u64, end: Option<usize>) -> bool {
     let frame = &rest[..rest.len().min(end.unwrap_or(rest.len()))];
-    let first = usize::try_from(SECTOR - offset % SECTOR).unwrap_or(0);
+    let first = SECTOR - usize::try_from(offset % SECTOR as u64).unwrap_or(0);
     let (first, others) = frame.split_at(first.min(frame.len()));
-    let of_header = HEADER.saturating_sub(first.len()).div_ceil(SECTOR as usize);
+    let of_header = HEADER.saturating_sub(first.len()).div_ceil(SECTOR);
     let count = if end.is_some() { usize::MAX } else { of_header };
-    let mut sectors = others.chunks(SECTOR as usize).take(count);
+    let mut sectors = others.chunks(SECTOR).take(count);
     let is_hole = |piece: &[u8]| piece.iter().all(|byte| *byte == 0);
     is_hole(first) || sectors.any(is_hole)
 }
