@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 const CALLERS: u32 = 512;
 
 /// What a test has, on a busy machine.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 
 type Map = PersistentMap<u32, u32, CsvBackend>;
 

@@ -156,6 +156,6 @@ fn callers_that_fill_the_pool_are_answered() {
         });
         done.send(()).unwrap();
     });
-    let ended = ended.recv_timeout(Duration::from_secs(60));
+    let ended = ended.recv_timeout(Duration::from_mins(1));
     ended.expect("a call fails, or waits for the pool");
 }

@@ -280,4 +280,20 @@ mod tests {
             }
         }
     }
+
+    /// Also where the later write proves nothing.
+    #[test]
+    fn a_hole_in_a_later_write_does_not_excuse_a_flipped_bit() {
+        let (bytes, [_, second, last]) = wide(false);
+        let mut torn = bytes.clone();
+        torn[last..].fill(0);
+        assert_eq!(come_to(&torn), Ok(last));
+        for at in (0..last).step_by(7) {
+            let mut damaged = torn.clone();
+            damaged[at] ^= 0x10;
+            assert!(come_to(&damaged).is_err(), "byte {at} is another one");
+        }
+        torn[second..].fill(0);
+        assert_eq!(come_to(&torn), Ok(second));
+    }
 }

@@ -21,7 +21,7 @@ use crate::store::BEHIND;
 const FLOOR: u64 = 4000;
 
 /// What each test has, on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 type Map = PersistentMap<u32, String, CsvBackend>;
 
