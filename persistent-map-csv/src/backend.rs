@@ -50,7 +50,7 @@ pub struct CsvBackend {
     settings: Settings,
     disk: Arc<dyn Disk>,
     shape: Arc<SharedShape>,
-    /// The open table, from `load` to `close`.
+    /// The open table and its thread, from `load` to `close`.
     hold: Hold<Store>,
     /// The path, between a load that failed and the next one: nobody comes in between, as long as this backend lives and
     /// is not closed.
@@ -294,9 +294,8 @@ impl CsvBackend {
         sink: &mut dyn LoadSink<K, V>,
     ) -> Result<()> {
         let (disk, settings) = (Arc::clone(&self.disk), self.settings.clone());
-        let opening = move || Store::at(disk, claim, settings);
-        let (store, found) = blocking("opening a table", opening).await?;
-        self.hold.put(store);
+        let open = move || Store::at(disk, claim, settings);
+        let found = self.hold.open("opening a table", open).await?;
         let loaded = load::load(&self.hold, found, &self.settings, sink).await?;
         self.shape
             .found(loaded.shape, loaded.has_rows, loaded.extra);
@@ -337,6 +336,7 @@ fn encode_all<K: Key, V: Value>(shape: &Shape, entries: &[(K, V)]) -> Result<(Ch
         let change = Change::Write {
             offset: all.len() as u64,
             bytes: length_of(&cells),
+            is_new: false,
         };
         changes.rows.insert(key.into_bytes().into(), change);
         all.extend_from_slice(&cells);
@@ -349,6 +349,15 @@ fn check_size(bytes: usize) -> Result<()> {
         return Ok(());
     }
     Err(PersistentError::too_large("entry", bytes, MAX_ENTRY_BYTES))
+}
+
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "what closes a store answers how that went"
+)]
+fn give_up(store: Store) -> Result<()> {
+    drop(store);
+    Ok(())
 }
 
 #[async_trait]
@@ -370,10 +379,13 @@ impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
 
     async fn load(&self, sink: &mut dyn LoadSink<K, V>) -> Result<()> {
         let claim = self.claim().await?;
-        let loaded = self.load_claimed(Arc::clone(&claim), sink).await;
-        if loaded.is_err() {
-            drop(self.hold.take());
-            *self.kept() = Some(claim);
+        // Also for a load that is given up half way.
+        *self.kept() = Some(Arc::clone(&claim));
+        let loaded = self.load_claimed(claim, sink).await;
+        match &loaded {
+            Ok(()) => drop(self.kept().take()),
+            // What came before is what matters.
+            Err(_) => drop(self.hold.close("giving up a table", give_up).await),
         }
         loaded
     }

@@ -225,11 +225,20 @@ impl Merge<'_> {
         }
     }
 
-    /// Writes a changed row. Cells that the value does not fill are kept from the old one.
+    /// Writes a changed row. Cells that the value does not fill are kept from the old one, unless that was removed before.
     fn change(&mut self, key: &[u8], change: Change, old: Option<&ByteRecord>) -> io::Result<()> {
-        let (Change::Write { offset, bytes }, Some(packed)) = (change, &mut self.cells) else {
+        let Change::Write {
+            offset,
+            bytes,
+            is_new,
+        } = change
+        else {
             return Ok(());
         };
+        let Some(packed) = &mut self.cells else {
+            return Ok(());
+        };
+        let old = old.filter(|_| !is_new);
         let cells = unpack(&packed.cells_at(offset, bytes)?)
             .filter(|cells| cells.len() == self.shape.columns.len())
             .ok_or_else(|| {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use csv_async::ByteRecord;
 use persistent_map_core::{CorruptRow, Key, LoadSink, Location, PersistentError, Result, Value};
-use persistent_map_file::{Hold, blocking, refused};
+use persistent_map_file::{Hold, refused};
 
 use crate::cell::CellError;
 use crate::checkpoint::{EDITED_ADVICE, Index};
@@ -161,11 +161,13 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
     async fn table(&mut self, mut reader: TableReader, changes: &Changes) -> Result<Table> {
         let shape = reader.head.shape.clone();
         loop {
-            let (back, piece) = blocking("reading a table", move || {
-                let piece = reader.next_piece()?;
-                Ok((reader, piece))
-            })
-            .await?;
+            let (back, piece) = self
+                .hold
+                .with("reading a table", move |_| {
+                    let piece = reader.next_piece()?;
+                    Ok((reader, piece))
+                })
+                .await?;
             reader = back;
             let Some(piece) = piece else { break };
             self.has_rows |= !piece.rows.is_empty();
@@ -184,11 +186,13 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
             // A map of other types, as a rule, and not a table of damaged rows.
             return Err(PersistentError::Corrupt(Box::new(row)));
         }
-        let (mut reader, print) = blocking("reading a table", move || {
-            let print = reader.finish()?;
-            Ok((reader, print))
-        })
-        .await?;
+        let (mut reader, print) = self
+            .hold
+            .with("reading a table", move |_| {
+                let print = reader.finish()?;
+                Ok((reader, print))
+            })
+            .await?;
         if !self.is_sorted {
             self.check_keys().await?;
         }
@@ -249,7 +253,7 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
             .rows
             .into_iter()
             .filter_map(|(key, change)| match change {
-                Change::Write { offset, bytes } => Some((key, (offset, bytes))),
+                Change::Write { offset, bytes, .. } => Some((key, (offset, bytes))),
                 Change::Remove => None,
             });
         loop {
@@ -259,16 +263,18 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
             }
             self.has_rows = true;
             let path = self.path.clone();
-            let (back, rows) = blocking("reading a journal", move || {
-                let cells = places
-                    .iter()
-                    .map(|(offset, bytes)| file.cells_at(*offset, *bytes));
-                let rows = cells.collect::<std::io::Result<Vec<_>>>();
-                let doing = || format!("reading the journal of {}", path.display());
-                let rows = rows.map_err(|error| PersistentError::storage(doing(), error))?;
-                Ok((file, rows))
-            })
-            .await?;
+            let (back, rows) = self
+                .hold
+                .with("reading a journal", move |_| {
+                    let cells = places
+                        .iter()
+                        .map(|(offset, bytes)| file.cells_at(*offset, *bytes));
+                    let rows = cells.collect::<std::io::Result<Vec<_>>>();
+                    let doing = || format!("reading the journal of {}", path.display());
+                    let rows = rows.map_err(|error| PersistentError::storage(doing(), error))?;
+                    Ok((file, rows))
+                })
+                .await?;
             file = back;
             for (key, packed) in keys.iter().zip(&rows) {
                 let (key, value) = decode_journaled::<K, V>(shape, key, packed)

@@ -255,6 +255,7 @@ impl Store {
     }
 
     fn look(&mut self) -> Result<Found> {
+        self.check_name()?;
         let mut found = Found {
             path: self.path().to_path_buf(),
             reader: self.first_reader()?,
@@ -285,6 +286,19 @@ impl Store {
             );
         }
         Ok(found)
+    }
+
+    /// Whether the file system has room for the longest name beside the table. A merge would be too late to find out.
+    fn check_name(&self) -> Result<()> {
+        match self.disk.open(&aside(&self.journal_path())) {
+            Err(error) if error.kind() == ErrorKind::InvalidFilename => Err(refused(
+                self.path(),
+                "its name is too long: the files beside it, which a merge needs, have names that are longer by 27 bytes",
+                "Give it a shorter name, of at most 228 bytes on most file systems",
+                Some(error),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn first_reader(&self) -> Result<Option<TableReader>> {
@@ -645,7 +659,8 @@ pub(crate) fn damaged(path: &Path, fault: Fault) -> PersistentError {
         Fault::Newer(version) => refused(
             path,
             format!(
-                "the journal has version {version}, and this version of persistent-map reads 1"
+                "the journal has version {version}, and this version of persistent-map reads up to {}",
+                journal::VERSION
             ),
             "Update persistent-map",
             None,

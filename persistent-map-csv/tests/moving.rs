@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use persistent_map_core::{
-    CorruptRow, LoadSink, Outcome, PersistentError, Result, StorageBackend, Value, collect,
+    CorruptRow, LoadSink, Outcome, PersistentError, Result, StorageBackend, Value, Write, collect,
 };
 use persistent_map_csv::CsvBackend;
 use serde::{Deserialize, Serialize};
@@ -181,6 +181,72 @@ async fn what_somebody_else_has_put_into_a_table_stays() {
 struct Renamed {
     nick: String,
     score: u32,
+}
+
+/// What others wrote beside an entry is about that one, and goes with it: at once, in the same batch, and after a crash.
+#[tokio::test]
+async fn a_row_that_comes_back_has_none_of_the_cells_of_the_old_one() {
+    type Batch = Vec<Write<String, Player>>;
+    let player = |score| Player {
+        name: "Ada".to_string(),
+        score,
+    };
+    let insert = |score| Write::insert("ada".to_string(), player(score));
+    let remove = || Write::<String, Player>::remove("ada".to_string());
+    let histories: Vec<(Vec<Batch>, &str)> = vec![
+        (vec![vec![insert(2)], vec![insert(3)]], "about Ada"),
+        (vec![vec![remove()], vec![insert(3)]], ""),
+        (vec![vec![remove(), insert(3)]], ""),
+        (
+            vec![vec![insert(2), remove(), insert(2)], vec![insert(3)]],
+            "",
+        ),
+        (
+            vec![
+                vec![remove()],
+                vec![insert(2)],
+                vec![remove()],
+                vec![insert(3)],
+            ],
+            "",
+        ),
+    ];
+    for (history, note) in &histories {
+        for is_killed in [false, true] {
+            let (dir, path) = file("key,name,score,note\nada,Ada,1,about Ada\nzuse,Konrad,1,z1\n");
+            let backend = CsvBackend::new(&path);
+            load::<Player>(&backend).await.unwrap();
+            for batch in history {
+                backend.apply(batch).await.unwrap();
+            }
+            let path = if is_killed {
+                let left = dir.path().join("left.csv");
+                fs::copy(&path, &left).unwrap();
+                fs::copy(journal_of(&path), journal_of(&left)).unwrap();
+                left
+            } else {
+                path
+            };
+            close(backend).await;
+            open::<Player>(&path).await.unwrap();
+            let expected = format!("key,name,score,note\nada,Ada,3,{note}\nzuse,Konrad,1,z1\n");
+            assert_eq!(text(&path), expected);
+        }
+    }
+}
+
+/// All rows go, and so does what was written beside them.
+#[tokio::test]
+async fn a_cleared_table_forgets_the_cells_of_its_rows() {
+    let (_dir, path) = file("key,name,score,note\nada,Ada,1,about Ada\n");
+    let backend = CsvBackend::new(&path);
+    let mut players = load::<Player>(&backend).await.unwrap();
+    StorageBackend::<String, Player>::clear(&backend)
+        .await
+        .unwrap();
+    save(&backend, "ada", players.remove("ada").unwrap()).await;
+    close(backend).await;
+    assert_eq!(text(&path), "key,name,score,note\nada,Ada,1,\n");
 }
 
 #[tokio::test]
@@ -450,6 +516,10 @@ async fn make_the_golden_file() {
     fs::copy(path, GOLDEN).unwrap();
 }
 
+const GOLDEN_KILLED_2: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/golden/players_v2_killed.csv"
+);
 const GOLDEN_KILLED: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/tests/golden/players_v1_killed.csv"
@@ -461,14 +531,16 @@ fn journal_of(path: &Path) -> PathBuf {
 
 #[tokio::test]
 async fn the_golden_journal_is_replayed() {
-    let (_dir, path) = file("");
-    fs::copy(GOLDEN_KILLED, &path).expect("the golden file");
-    fs::copy(journal_of(Path::new(GOLDEN_KILLED)), journal_of(&path)).expect("its journal");
-    assert_ne!(text(&path), fs::read_to_string(GOLDEN).unwrap());
-    for _ in 0..2 {
-        assert_holds(&path, &players()).await;
-        assert_eq!(text(&path), fs::read_to_string(GOLDEN).unwrap());
-        assert!(!journal_of(&path).exists());
+    for golden in [GOLDEN_KILLED, GOLDEN_KILLED_2] {
+        let (_dir, path) = file("");
+        fs::copy(golden, &path).expect("the golden file");
+        fs::copy(journal_of(Path::new(golden)), journal_of(&path)).expect("its journal");
+        assert_ne!(text(&path), fs::read_to_string(GOLDEN).unwrap());
+        for _ in 0..2 {
+            assert_holds(&path, &players()).await;
+            assert_eq!(text(&path), fs::read_to_string(GOLDEN).unwrap());
+            assert!(!journal_of(&path).exists());
+        }
     }
 }
 
@@ -477,7 +549,7 @@ async fn the_golden_journal_is_replayed() {
 #[ignore = "makes files that are kept"]
 async fn make_the_golden_journal() {
     assert!(
-        !Path::new(GOLDEN_KILLED).exists(),
+        !Path::new(GOLDEN_KILLED_2).exists(),
         "what an older version has written cannot be made again; the files stay"
     );
     let (_dir, path) = file("key,name,score\nada,Ada,1\nanon,Anon,7\nkurt,Kurt Gödel,4294967295\n");
@@ -490,7 +562,7 @@ async fn make_the_golden_journal() {
         .await
         .unwrap();
     // As a kill leaves them: what is in the files while they are open.
-    fs::copy(&path, GOLDEN_KILLED).unwrap();
-    fs::copy(journal_of(&path), journal_of(Path::new(GOLDEN_KILLED))).unwrap();
+    fs::copy(&path, GOLDEN_KILLED_2).unwrap();
+    fs::copy(journal_of(&path), journal_of(Path::new(GOLDEN_KILLED_2))).unwrap();
     close(backend).await;
 }

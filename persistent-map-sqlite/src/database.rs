@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use persistent_map_core::{Owner, PersistentError, Result, Survives};
-use persistent_map_file::{PATIENCE, RETRY};
+use persistent_map_file::{PATIENCE, RETRY, blocking};
 use tokio::sync::{MappedMutexGuard, Mutex as AsyncMutex, MutexGuard, oneshot};
 
 use crate::connection::Connection;
@@ -38,9 +38,9 @@ impl Database {
     pub(crate) async fn open(settings: Settings) -> Result<Self> {
         tokio::runtime::Handle::try_current().map_err(|_| PersistentError::NoRuntime)?;
         let path = settings.path.clone();
-        let target = tokio::task::spawn_blocking(move || file::prepare(&path))
-            .await
-            .map_err(|error| PersistentError::storage("preparing to open the database", error))??;
+        // Not tokio's pool: whoever waits for the database may fill it.
+        let prepare = move || file::prepare(&path);
+        let target = blocking("preparing to open the database", prepare).await?;
         match target {
             Target::Memory => Self::connect(settings, None, false).await,
             Target::New(lock) => {
@@ -113,7 +113,11 @@ impl Database {
                 return Err(PersistentError::in_use(&self.path, owner));
             }
             // Not tokio's timer: a runtime need not have one.
-            let _ = tokio::task::spawn_blocking(|| thread::sleep(RETRY)).await;
+            let rest = || {
+                thread::sleep(RETRY);
+                Ok(())
+            };
+            blocking("waiting for a table", rest).await?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use persistent_map_core::{
     Bincode, ByteStore, ByteWrite, Capabilities, Encoded, Format, Location, Result, RowSink,
     RowVerdict, Survives, async_trait,
 };
-use persistent_map_file::{Hold, blocking, resolve};
+use persistent_map_file::{Hold, resolve};
 use redb::{
     Error, ReadableDatabase as _, ReadableTableMetadata as _, TableDefinition, WriteTransaction,
 };
@@ -29,7 +29,7 @@ const FORMAT: TableDefinition<'_, (), &str> = TableDefinition::new("format");
 #[derive(Debug)]
 pub struct RedbBackend {
     path: PathBuf,
-    /// Calls of redb block, so they are made on other threads.
+    /// Calls of redb block, so they are made on a thread of their own.
     hold: Hold<Store>,
 }
 
@@ -41,8 +41,9 @@ impl RedbBackend {
     pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = resolve(path.as_ref())?;
         let target = path.clone();
-        let store = blocking("opening a database", move || Store::open(&target)).await?;
-        let hold = Hold::new(store);
+        let hold = Hold::default();
+        let open = move || Ok((Store::open(&target)?, ()));
+        hold.open("opening a database", open).await?;
         Ok(RedbBackend { path, hold })
     }
 

@@ -2,10 +2,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
 
 use persistent_map_core::{OnCorrupt, PersistentError, PersistentMap, Result};
 use persistent_map_redb::RedbBackend;
 use persistent_map_testkit::assert_refused;
+use tokio::runtime::Builder;
 
 type Map<K, V> = PersistentMap<K, V, RedbBackend>;
 
@@ -121,4 +126,36 @@ async fn rows_that_do_not_decode_are_set_aside_once() -> Result<()> {
         map.close().await?;
     }
     Ok(())
+}
+
+/// Each of the callers sits on a thread of tokio's pool, and all threads of it are taken.
+#[test]
+fn callers_that_fill_the_pool_are_answered() {
+    let (done, ended) = channel();
+    thread::spawn(move || {
+        let runtime = Builder::new_multi_thread().max_blocking_threads(8).build();
+        runtime.unwrap().block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let map = open::<u64, u64>(&dir.path().join("pool.redb"))
+                .await
+                .unwrap();
+            let all_are_there = Arc::new(Barrier::new(8));
+            let calls: Vec<_> = (0..8)
+                .map(|number| {
+                    let (map, all_are_there) = (map.blocking(), Arc::clone(&all_are_there));
+                    tokio::task::spawn_blocking(move || {
+                        all_are_there.wait();
+                        map.insert(number, number).unwrap();
+                    })
+                })
+                .collect();
+            for call in calls {
+                call.await.unwrap();
+            }
+            map.close().await.unwrap();
+        });
+        done.send(()).unwrap();
+    });
+    let ended = ended.recv_timeout(Duration::from_mins(1));
+    ended.expect("a call fails, or waits for the pool");
 }

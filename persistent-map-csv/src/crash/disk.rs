@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -13,6 +12,9 @@ use crate::disk::{Claim, Disk, DiskFile, Running, Stamp};
 pub(super) const TABLE: &str = "/data/t.csv";
 const JOURNAL: &str = "/data/t.csv.journal";
 const SHORTER_JOURNAL: &str = "/data/t.csv.journal.persistent-map-new";
+
+/// What a disk writes as a whole.
+const SECTOR: usize = 512;
 
 /// Bytes of a frame before its payload.
 const HEADER: usize = 24;
@@ -158,6 +160,12 @@ impl Recorder {
     pub(super) fn work(&self) -> bool {
         let work = self.state().work.take();
         work.map(|work| work()).is_some()
+    }
+
+    pub(super) fn table(&self) -> Vec<u8> {
+        let state = self.state();
+        let table = state.names.get(Path::new(TABLE));
+        table.map_or_else(Vec::new, |inode| state.inodes[*inode].clone())
     }
 
     pub(super) fn names(&self) -> Vec<PathBuf> {
@@ -603,8 +611,8 @@ pub(super) fn variants(log: &[Op]) -> Vec<(Files, bool)> {
     all
 }
 
-/// The contents with the first of the writes, the next one torn; or with all of them but the sectors of one; last of all,
-/// with all.
+/// The contents with the first of the writes, the next one torn; or with all of them but sectors of one: all, each by itself,
+/// all but that; last of all, with all.
 fn torn(durable: &[u8], writes: &[Op]) -> Vec<Vec<u8>> {
     let mut complete = durable.to_vec();
     for op in writes {
@@ -638,7 +646,21 @@ fn torn(durable: &[u8], writes: &[Op]) -> Vec<Vec<u8>> {
             }
             // The size is there and the bytes are not.
             piece(vec![0; size]);
-            choices.push(without_sectors(durable, &complete, offset..offset + size));
+            let sectors = offset / SECTOR..(offset + size).div_ceil(SECTOR);
+            let missing = |is_missing: &dyn Fn(usize) -> bool| {
+                without_sectors(
+                    durable,
+                    &complete,
+                    sectors.clone().filter(|at| is_missing(*at)),
+                )
+            };
+            choices.push(missing(&|_| true));
+            if sectors.len() > 1 {
+                for one in sectors.clone() {
+                    choices.push(missing(&|at| at == one));
+                    choices.push(missing(&|at| at != one));
+                }
+            }
         }
         apply(&mut contents, op);
     }
@@ -646,14 +668,18 @@ fn torn(durable: &[u8], writes: &[Op]) -> Vec<Vec<u8>> {
     choices
 }
 
-/// A disk writes sectors as a whole, in any order: those of one write are as they were.
-fn without_sectors(durable: &[u8], complete: &[u8], written: Range<usize>) -> Vec<u8> {
-    const SECTOR: usize = 512;
-    let first = written.start / SECTOR * SECTOR;
-    let end = written.end.next_multiple_of(SECTOR).min(complete.len());
+/// A disk writes sectors as a whole, in any order: these are as they were.
+fn without_sectors(
+    durable: &[u8],
+    complete: &[u8],
+    missing: impl Iterator<Item = usize>,
+) -> Vec<u8> {
     let mut contents = complete.to_vec();
-    for (at, byte) in contents.iter_mut().enumerate().take(end).skip(first) {
-        *byte = durable.get(at).copied().unwrap_or(0);
+    for sector in missing {
+        let bytes = contents.iter_mut().enumerate();
+        for (at, byte) in bytes.skip(sector * SECTOR).take(SECTOR) {
+            *byte = durable.get(at).copied().unwrap_or(0);
+        }
     }
     contents
 }

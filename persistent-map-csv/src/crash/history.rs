@@ -12,6 +12,9 @@ use crate::backend::CsvBackend;
 
 pub(super) type Entries = BTreeMap<String, Item>;
 
+/// What somebody else has written beside entries, in a column that is no field.
+pub(super) type Notes = BTreeMap<String, String>;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Item {
     number: u32,
@@ -28,8 +31,8 @@ struct WiderItem {
 
 pub(super) struct History {
     pub(super) sync: bool,
-    /// All states that the map had or was to have.
-    pub(super) states: Vec<Entries>,
+    /// All states that the table had or was to have.
+    pub(super) states: Vec<(Entries, Notes)>,
     pub(super) log: Vec<Op>,
     /// How much of the log is about what was there before.
     pub(super) begun: usize,
@@ -102,7 +105,7 @@ pub(super) async fn play(seed: u64, bug: Option<Bug>) -> Result<History, String>
         .load_entries()
         .await
         .map_err(|error| error.to_string())?;
-    let mut states = vec![loaded];
+    let mut states = vec![(loaded, notes(&disk))];
     let mut current = 0;
     // Without sync there is much more that a cut may leave.
     let steps = if sync { 14 } else { 7 };
@@ -136,12 +139,12 @@ pub(super) async fn play(seed: u64, bug: Option<Bug>) -> Result<History, String>
                         return Err(format!("after a clean close there are {names:?}"));
                     }
                 }
-                map = reopened(backend(), &states[now]).await?;
+                map = reopened(backend(), &states[now].0).await?;
             }
             12 => {
                 // Not closed, maybe in the middle of a merge.
                 drop(map);
-                map = reopened(backend(), &states[now]).await?;
+                map = reopened(backend(), &states[now].0).await?;
                 // What was recovered is in the table.
                 disk.note(Op::Flushed);
             }
@@ -154,7 +157,7 @@ pub(super) async fn play(seed: u64, bug: Option<Bug>) -> Result<History, String>
                 disk.fail_later(later, failure);
                 let done = match kind {
                     2 => map.clear().await,
-                    3 => map.replace(&states[asked], number % 2 == 0).await,
+                    3 => map.replace(&states[asked].0, number % 2 == 0).await,
                     _ => map.apply(&batch).await,
                 };
                 match done {
@@ -198,50 +201,96 @@ async fn reopened(map: Map, expected: &Entries) -> Result<Map, String> {
     Ok(map)
 }
 
-/// No file, a table of ours, one that has no rows and lacks a column, or one whose rows are not in order; and for how many steps
-/// nothing may be inserted, so that columns are told late.
+/// The notes in the table.
+pub(super) fn notes(disk: &Recorder) -> Notes {
+    let table = disk.table();
+    let header = table
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(if header.contains(&b';') { b';' } else { b',' })
+        .from_reader(&table[..]);
+    let columns = reader.headers().unwrap().clone();
+    let place = |name| columns.iter().position(|column| column == name);
+    let (Some(key), Some(note)) = (place("key"), place("note")) else {
+        return Notes::new();
+    };
+    reader
+        .records()
+        .map(|row| row.unwrap())
+        .map(|row| (row[key].to_string(), row[note].to_string()))
+        .filter(|(_, note)| !note.is_empty())
+        .collect()
+}
+
+/// No file, a table of ours, one that has no rows and lacks a column, one whose rows are not in order, or one with so many
+/// columns that what is written about them is many sectors; and for how many steps nothing may be inserted, so that columns
+/// are told late.
 fn start(random: &mut Random) -> (Files, u32) {
     let mut without_rows = 0;
-    let text = match random.below(4) {
+    let text = match random.below(5) {
         0 => return (Files::new(), 0),
         1 => {
             without_rows = 3;
-            "key,number\n"
+            "key,number\n".to_string()
         }
-        2 => "key,number,text\nk0,1,\nk1,2,\"\"\"\"\"\"\n",
-        _ => "text;key;number;more\r\n;k3;1;x\r\nq;k1;2;\"y;z\"\r\n",
+        2 => "key,number,text\nk0,1,\nk1,2,\"\"\"\"\"\"\n".to_string(),
+        3 => "text;key;number;note\r\n;k3;1;x\r\nq;k1;2;\"y;z\"\r\n".to_string(),
+        _ => wide(),
     };
-    let files = Files::from([(PathBuf::from(TABLE), text.as_bytes().to_vec())]);
+    let files = Files::from([(PathBuf::from(TABLE), text.into_bytes())]);
     (files, without_rows)
+}
+
+fn wide() -> String {
+    let columns: String = (0..24)
+        .map(|number| format!(",column {number} is no field of the value"))
+        .collect();
+    let row = |key: &str| format!("{key},1,,note of {key}{}\n", ",".repeat(24));
+    format!(
+        "key,number,text,note{columns}\n{}{}{}",
+        row("k0"),
+        row("k2"),
+        row("k4")
+    )
 }
 
 fn write(
     random: &mut Random,
     number: u32,
     kind: usize,
-    before: &Entries,
-) -> (Vec<Write<String, Item>>, Entries) {
-    let mut after = before.clone();
+    before: &(Entries, Notes),
+) -> (Vec<Write<String, Item>>, (Entries, Notes)) {
+    let (mut after, mut notes) = before.clone();
     if kind == 2 {
-        return (Vec::new(), Entries::new());
+        return (Vec::new(), (Entries::new(), Notes::new()));
     }
     let batch = (0..[1, 1, 1, 4][random.below(4)]).map(|_| {
         let key = format!("k{}", random.below(6));
         if random.below(4) == 0 {
             after.remove(&key);
+            notes.remove(&key);
             return Write::remove(key);
         }
-        let text = match random.below(4) {
+        let text = match random.below(5) {
             0 => None,
             1 => Some(String::new()),
             2 => Some("long ".repeat(random.below(30))),
+            3 => Some("over sectors ".repeat(random.below(80))),
             _ => Some("a,\"b\"\r\n".to_string()),
         };
         let item = Item { number, text };
         after.insert(key.clone(), item.clone());
         Write::insert(key, item)
     });
-    (batch.collect(), after)
+    let batch = batch.collect();
+    if kind == 3 {
+        // One row takes the place of another, whatever came between.
+        notes.clone_from(&before.1);
+        notes.retain(|key, _| after.contains_key(key));
+    }
+    (batch, (after, notes))
 }
 
 /// `SplitMix64` (<https://prng.di.unimi.it/splitmix64.c>): small, and the same everywhere.

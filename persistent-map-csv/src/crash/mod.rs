@@ -14,7 +14,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use tokio::runtime::{Builder, Runtime};
 
 use self::disk::{Bug, Files, Op, Recorder, shorter_journals, variants};
-use self::history::{Entries, History, play};
+use self::history::{Entries, History, Notes, notes, play};
 
 /// Opens the map on what is left of the files.
 fn reopen(runtime: &Runtime, files: Files) -> Result<(Entries, Recorder), String> {
@@ -70,8 +70,9 @@ fn promised(log: &[Op]) -> (Vec<usize>, Option<usize>) {
     (acknowledged, attempted)
 }
 
-fn check(runtime: &Runtime, allowed: &[&Entries], files: Files) -> Result<(), String> {
+fn check(runtime: &Runtime, allowed: &[&(Entries, Notes)], files: Files) -> Result<(), String> {
     let (found, disk) = reopen(runtime, files)?;
+    let found = (found, notes(&disk));
     if !allowed.contains(&&found) {
         return Err(format!("found {found:?}, expected one of {allowed:?}"));
     }
@@ -82,7 +83,8 @@ fn check(runtime: &Runtime, allowed: &[&Entries], files: Files) -> Result<(), St
     if let Some(beside) = beside {
         return Err(format!("{} is left", beside.display()));
     }
-    let (again, _) = reopen(runtime, disk.durable())?;
+    let (again, disk) = reopen(runtime, disk.durable())?;
+    let again = (again, notes(&disk));
     if again != found {
         return Err(format!("shown {found:?}, and after another cut {again:?}"));
     }

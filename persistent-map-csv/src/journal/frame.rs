@@ -11,7 +11,10 @@ use crate::table::Print;
 
 const MAGIC: [u8; 3] = [0xc5, b'P', b'M'];
 pub(super) const HEADER: usize = 24;
-pub(super) const VERSION: u32 = 1;
+/// Frames of version 1 do not say which of them were written together, and each counts as a write of its own.
+pub(crate) const VERSION: u32 = 2;
+/// What a disk writes as a whole.
+const SECTOR: usize = 512;
 
 /// What the first frame says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,7 +30,7 @@ pub(super) struct Columns {
     pub(super) key: usize,
 }
 
-/// The frames of one commit, or of one step of a checkpoint.
+/// The frames of one commit, or of one step of a checkpoint: what is written together.
 pub(crate) struct Frames {
     pub(super) number: u64,
     synced: bool,
@@ -66,21 +69,29 @@ impl Frames {
         payload.push(kind.letter());
         payload.extend_from_slice(contents);
         payload.push(b'\n');
-        self.push_payload(&payload)
+        self.push_payload(&payload, self.bytes.is_empty())
     }
 
-    /// Adds what was in a frame elsewhere.
-    pub(super) fn push_payload(&mut self, payload: &[u8]) -> io::Result<()> {
+    /// Adds what was in a frame elsewhere, as a write of its own: this one is synced before anybody depends on it.
+    pub(super) fn push_copy(&mut self, payload: &[u8]) -> io::Result<()> {
+        self.push_payload(payload, true)
+    }
+
+    fn push_payload(&mut self, payload: &[u8], is_first: bool) -> io::Result<()> {
         let length = u32::try_from(payload.len())
             .map_err(|_| io::Error::other("a commit of more than 4 GiB"))?;
         let header = Header {
             length,
             number: self.number,
             synced: self.synced,
+            is_first,
             crc: crc32fast::hash(payload),
         };
-        let offset = self.offset + self.bytes.len() as u64;
-        self.bytes.extend_from_slice(&header.to_bytes(offset));
+        let place = Place {
+            offset: self.offset + self.bytes.len() as u64,
+            unit: self.offset,
+        };
+        self.bytes.extend_from_slice(&header.to_bytes(place));
         self.bytes.extend_from_slice(payload);
         Ok(())
     }
@@ -98,92 +109,139 @@ impl Frames {
     }
 }
 
+/// Where a frame is.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) offset: u64,
+    /// Where the frame begins that was written first with it.
+    pub(super) unit: u64,
+}
+
 pub(super) struct Header {
     synced: bool,
+    /// The first frame of those that were written together.
+    pub(super) is_first: bool,
     pub(super) length: u32,
     pub(super) number: u64,
     crc: u32,
 }
 
 impl Header {
-    fn to_bytes(&self, offset: u64) -> [u8; HEADER] {
+    fn to_bytes(&self, place: Place) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         bytes[..3].copy_from_slice(&MAGIC);
-        bytes[3] = if self.synced { b'J' } else { b'U' };
+        bytes[3] = match (self.synced, self.is_first) {
+            (true, true) => b'J',
+            (false, true) => b'U',
+            (true, false) => b'j',
+            (false, false) => b'u',
+        };
         bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.crc.to_le_bytes());
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&bytes[..20]);
-        hasher.update(&offset.to_le_bytes());
+        hasher.update(&place.offset.to_le_bytes());
+        if !self.is_first {
+            hasher.update(&place.unit.to_le_bytes());
+        }
         bytes[20..].copy_from_slice(&hasher.finalize().to_le_bytes());
         bytes
     }
 
-    fn from_bytes(bytes: &[u8], offset: u64) -> Option<Self> {
+    /// What the bytes say, unchecked.
+    fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; HEADER] = bytes.first_chunk()?;
-        let header = Header {
-            synced: bytes[3] == b'J',
+        Some(Header {
+            synced: bytes[3].eq_ignore_ascii_case(&b'J'),
+            is_first: bytes[3].is_ascii_uppercase(),
             length: u32::from_le_bytes(*bytes[4..].first_chunk()?),
             number: u64::from_le_bytes(*bytes[8..].first_chunk()?),
             crc: u32::from_le_bytes(*bytes[16..].first_chunk()?),
-        };
-        (header.to_bytes(offset) == *bytes).then_some(header)
+        })
+    }
+
+    fn from_bytes(bytes: &[u8], place: Place) -> Option<Self> {
+        let header = Header::parse(bytes)?;
+        bytes.starts_with(&header.to_bytes(place)).then_some(header)
+    }
+
+    fn is_of(&self, number: Option<u64>) -> bool {
+        number.is_none_or(|number| number == self.number)
     }
 }
 
-/// The frame at `offset`, if it is whole. Nothing is read before it is known to be there.
+/// The frame at this place, if it is whole. Nothing is read before it is known to be there.
 pub(super) fn read_frame(
     file: &mut dyn DiskFile,
-    offset: u64,
+    place: Place,
     size: u64,
     number: Option<u64>,
 ) -> io::Result<Option<(Header, Vec<u8>)>> {
     let mut header = [0; HEADER];
-    let read = file.read_at(offset, &mut header)?;
-    let Some(header) = Header::from_bytes(&header[..read], offset) else {
+    let read = file.read_at(place.offset, &mut header)?;
+    let header = Header::from_bytes(&header[..read], place);
+    let Some(header) = header.filter(|header| header.is_of(number)) else {
         return Ok(None);
     };
-    let fits = u64::from(header.length) <= size - offset - HEADER as u64;
-    if !fits || number.is_some_and(|number| number != header.number) {
+    if u64::from(header.length) > size - place.offset - HEADER as u64 {
         return Ok(None);
     }
     let mut payload = vec![0; usize::try_from(header.length).unwrap_or(0)];
-    let read = file.read_at(offset + HEADER as u64, &mut payload)?;
+    let read = file.read_at(place.offset + HEADER as u64, &mut payload)?;
     let whole = read == payload.len() && crc32fast::hash(&payload) == header.crc;
     Ok(whole.then_some((header, payload)))
 }
 
-/// Whether the bytes from `offset` on are a frame whose write was cut short, and not a damaged one.
+/// Whether the frame at this place, which is not whole, is of a write that was cut short, and not a damaged one. (A whole
+/// sector of the last write that is lost after it was acknowledged cannot be told from one that was never written.)
 pub(super) fn is_torn(
     file: &mut dyn DiskFile,
-    offset: u64,
+    place: Place,
     size: u64,
     number: Option<u64>,
 ) -> io::Result<bool> {
-    const SECTOR: u64 = 512;
-    let mut rest = vec![0; usize::try_from(size - offset).map_err(io::Error::other)?];
-    file.read_at(offset, &mut rest)?;
+    let mut rest = vec![0; usize::try_from(size - place.offset).map_err(io::Error::other)?];
+    file.read_at(place.offset, &mut rest)?;
+    let header = Header::from_bytes(&rest, place).filter(|header| header.is_of(number));
+    let end = header.map(|header| HEADER + header.length as usize);
+    let is_cut = has_hole(&rest, place.offset, end) || rest.len() < end.unwrap_or(HEADER);
+    // With a sync after each write, one that was never finished has none after it. Without, the system may have written the
+    // later one first.
+    Ok(is_cut && !was_synced(&rest, place, number))
+}
 
-    let first_sector = usize::try_from(SECTOR - offset % SECTOR).unwrap_or(0);
-    let (first, others) = rest.split_at(first_sector.min(rest.len()));
+/// Whether a sector of the frame that the bytes begin with was never written. If not even its header can be read, that must
+/// be why.
+fn has_hole(rest: &[u8], offset: u64, end: Option<usize>) -> bool {
+    let frame = &rest[..rest.len().min(end.unwrap_or(rest.len()))];
+    let first = SECTOR - usize::try_from(offset % SECTOR as u64).unwrap_or(0);
+    let (first, others) = frame.split_at(first.min(frame.len()));
+    let of_header = HEADER.saturating_sub(first.len()).div_ceil(SECTOR);
+    let count = if end.is_some() { usize::MAX } else { of_header };
+    let mut sectors = others.chunks(SECTOR).take(count);
     let is_hole = |piece: &[u8]| piece.iter().all(|byte| *byte == 0);
-    let has_hole = is_hole(first) || others.chunks(512).any(is_hole);
-    let ends_early = match Header::from_bytes(&rest, offset) {
-        Some(header) => rest.len() < HEADER + header.length as usize,
-        None => rest.len() < HEADER,
-    };
+    is_hole(first) || sectors.any(is_hole)
+}
 
-    for at in 1..rest.len() {
-        if rest[at..].starts_with(&MAGIC)
-            && let Some((later, _)) = read_frame(file, offset + at as u64, size, number)?
-        {
-            // With a sync after each frame, one that was never finished has none after it. Without, the system may have
-            // written the later one first.
-            return Ok(has_hole && !later.synced);
+/// Whether a later write than that of the bytes' first frame was begun after that was synced. The header of a frame says it,
+/// also if the rest was lost in its turn.
+fn was_synced(rest: &[u8], place: Place, number: Option<u64>) -> bool {
+    (1..rest.len()).any(|at| {
+        let bytes = &rest[at..];
+        let header = Header::parse(bytes).filter(|_| bytes.starts_with(&MAGIC));
+        let Some(header) = header.filter(|header| header.synced && header.is_of(number)) else {
+            return false;
+        };
+        let offset = place.offset + at as u64;
+        let is_of = |unit| Header::from_bytes(bytes, Place { offset, unit }).is_some();
+        // Of the write that is not whole are those that begin where it does.
+        if header.is_first {
+            is_of(offset)
+        } else {
+            (place.offset + 1..offset).any(is_of)
         }
-    }
-    Ok(has_hole || ends_early)
+    })
 }
 
 /// Different for each journal, so that a frame of an older one in the same place of the disk is not taken for one of

@@ -5,6 +5,12 @@
 //! the journal's number, the payload's CRC-32, and a CRC-32 of all that and of the frame's place in the file. All numbers
 //! are little-endian.
 //!
+//! Frames that are written together are a unit: the opening and the columns before the first rows. All but the first of them
+//! have a small letter (`6A`, `75`) as their fourth byte, and the place of the first one in the last checksum. What a power
+//! cut leaves of a unit is any of its sectors, so a frame that is whole tells nothing of those before it in its unit. But
+//! a unit is written when the one before is synced: a later one that is there proves that the earlier was. (Version 1 has no
+//! units; there each frame is one.)
+//!
 //! | Kind | Contents |
 //! |---|---|
 //! | `T` | first, and only there: the version, and the table that the changes belong to (its length and CRC-32) |
@@ -28,7 +34,7 @@ use crate::disk::DiskFile;
 use crate::shape::Cells;
 
 pub(crate) use file::{Failure, Journal, aside};
-pub(crate) use frame::Frames;
+pub(crate) use frame::{Frames, VERSION};
 pub(crate) use replay::{Fault, Replay, replay, replay_to};
 pub(crate) use successor::Successor;
 
@@ -92,8 +98,17 @@ pub(crate) enum Change {
     Write {
         offset: u64,
         bytes: u32,
+        /// The row of the table was removed before, and its cells with it.
+        is_new: bool,
     },
     Remove,
+}
+
+impl Change {
+    /// Whether nothing of the table's row is left after it, whatever comes next.
+    fn ends_the_old_row(self) -> bool {
+        matches!(self, Change::Remove | Change::Write { is_new: true, .. })
+    }
 }
 
 impl Changes {

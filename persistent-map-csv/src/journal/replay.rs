@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::frame::{Columns, HEADER, Opening, VERSION, is_torn, read_frame};
+use super::frame::{Columns, HEADER, Opening, Place, VERSION, is_torn, read_frame};
 use super::{Change, Changes};
 use crate::disk::DiskFile;
 use crate::shape::Shape;
@@ -53,15 +53,23 @@ pub(crate) fn replay_to(file: &mut dyn DiskFile, size: u64) -> Result<Option<Rep
         good: 0,
         torn: 0,
     };
+    let mut unit = 0;
     while replay.good < size {
         let number = (replay.good > 0).then_some(replay.number);
-        let Some((header, payload)) = read_frame(file, replay.good, size, number)? else {
-            if !is_torn(file, replay.good, size, number)? {
+        let place = Place {
+            offset: replay.good,
+            unit,
+        };
+        let Some((header, payload)) = read_frame(file, place, size, number)? else {
+            if !is_torn(file, place, size, number)? {
                 return Err(Fault::Damaged(replay.good));
             }
             replay.torn = size - replay.good;
             break;
         };
+        if header.is_first {
+            unit = replay.good;
+        }
         let contents = replay.good + HEADER as u64 + 1;
         if replay.good > 0 {
             take_frame(&mut replay, &payload, contents).ok_or(Fault::Damaged(replay.good))?;
@@ -119,7 +127,12 @@ fn take_writes(replay: &mut Replay, contents: &[u8], offset: u64) -> Option<()> 
                 let bytes = u32::from_le_bytes(*rest.split_off(..4)?.first_chunk()?);
                 let offset = offset + (contents.len() - rest.len()) as u64;
                 rest.split_off(..usize::try_from(bytes).ok()?)?;
-                Change::Write { offset, bytes }
+                let before = replay.changes.rows.get(key);
+                Change::Write {
+                    offset,
+                    bytes,
+                    is_new: before.is_some_and(|change| change.ends_the_old_row()),
+                }
             }
             b'-' => Change::Remove,
             _ => return None,
@@ -158,5 +171,129 @@ mod tests {
             });
             assert_eq!(found, damaged, "{shape:?}");
         }
+    }
+
+    /// A journal of three writes, of which the first and the last are many frames, each over many sectors. Returns where each
+    /// write begins.
+    fn wide(synced: bool) -> (Vec<u8>, [usize; 3]) {
+        let columns: Vec<_> = (0..200)
+            .map(|number| format!("\"column {number}\""))
+            .collect();
+        let columns = format!(r#"{{"columns":[{}],"key":0}}"#, columns.join(","));
+        let mut row = Vec::new();
+        let cells = pack(&vec![Some("1".to_string()); 200]);
+        push_change(&mut row, b"a", Some(&cells));
+        let mut all = Frames::opening(None, synced).unwrap();
+        let mut bytes = Vec::new();
+        let mut places = [0; 3];
+        for (at, place) in places.iter_mut().enumerate() {
+            *place = bytes.len();
+            if at != 1 {
+                all.push(Kind::Shape, columns.as_bytes()).unwrap();
+            }
+            all.push(Kind::Writes, &row).unwrap();
+            bytes.extend_from_slice(&all.bytes);
+            all = Frames::at(all.number, bytes.len() as u64, synced);
+        }
+        (bytes, places)
+    }
+
+    /// `Ok`: the bytes of good frames. `Err`: where it is damaged.
+    fn come_to(bytes: &[u8]) -> Result<usize, u64> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_at(0, bytes).unwrap();
+        match replay(&mut file) {
+            Ok(replay) => Ok(replay.map_or(0, |replay| replay.good as usize)),
+            Err(Fault::Damaged(at)) => Err(at),
+            Err(_) => panic!("it cannot be read"),
+        }
+    }
+
+    fn sectors(of: std::ops::Range<usize>) -> impl Iterator<Item = std::ops::Range<usize>> {
+        let end = of.end;
+        (of.start / 512..of.end.div_ceil(512))
+            .map(move |at| (at * 512).max(of.start)..((at + 1) * 512).min(end))
+    }
+
+    /// A power cut leaves any sectors of the last write, and no trace of the others.
+    #[test]
+    fn any_sectors_of_the_last_write_may_be_missing() {
+        for synced in [true, false] {
+            let (bytes, [.., last]) = wide(synced);
+            let places: Vec<_> = sectors(last..bytes.len()).collect();
+            assert!(places.len() > 6, "it is not wide");
+            for missing in 1..1_u32 << places.len() {
+                let mut cut = bytes.clone();
+                for (at, place) in places.iter().enumerate() {
+                    if missing >> at & 1 == 1 {
+                        cut[place.clone()].fill(0);
+                    }
+                }
+                let good = come_to(&cut).expect("torn, not damaged");
+                assert!((last..bytes.len()).contains(&good), "{missing:b}");
+            }
+            for end in last..bytes.len() {
+                assert!(come_to(&bytes[..end]).is_ok_and(|good| good >= last));
+            }
+        }
+    }
+
+    /// A write that another one follows was synced. Whatever of it is lost, it is damage, also if the last write is torn.
+    #[test]
+    fn what_was_acknowledged_is_never_torn() {
+        let (bytes, [_, second, last]) = wide(true);
+        let mut tails = vec![bytes.clone()];
+        for place in sectors(last..bytes.len()).skip(1) {
+            let mut tail = bytes.clone();
+            tail[place].fill(0);
+            tails.push(tail);
+        }
+        for tail in &tails {
+            for place in sectors(0..last) {
+                let mut damaged = tail.clone();
+                damaged[place.clone()].fill(0);
+                assert!(come_to(&damaged).is_err(), "{place:?} is lost");
+            }
+            for at in (0..last).step_by(7) {
+                let mut damaged = tail.clone();
+                damaged[at] ^= 0x10;
+                assert!(come_to(&damaged).is_err(), "byte {at} is another one");
+            }
+        }
+        // A whole write that is lost, and one that is known by the rest of a later one only.
+        let mut damaged = bytes.clone();
+        damaged[second..last].fill(0);
+        assert_eq!(come_to(&damaged), Err(second as u64));
+        damaged[last..last + 512].fill(0);
+        assert_eq!(come_to(&damaged), Err(second as u64));
+    }
+
+    /// A flipped bit is no lost sector, in whatever write.
+    #[test]
+    fn a_flipped_bit_is_damage_with_and_without_syncs() {
+        for synced in [true, false] {
+            let (bytes, _) = wide(synced);
+            for at in (0..bytes.len()).step_by(7) {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 0x10;
+                assert!(come_to(&damaged).is_err(), "byte {at} is another one");
+            }
+        }
+    }
+
+    /// Also where the later write proves nothing.
+    #[test]
+    fn a_hole_in_a_later_write_does_not_excuse_a_flipped_bit() {
+        let (bytes, [_, second, last]) = wide(false);
+        let mut torn = bytes.clone();
+        torn[last..].fill(0);
+        assert_eq!(come_to(&torn), Ok(last));
+        for at in (0..last).step_by(7) {
+            let mut damaged = torn.clone();
+            damaged[at] ^= 0x10;
+            assert!(come_to(&damaged).is_err(), "byte {at} is another one");
+        }
+        torn[second..].fill(0);
+        assert_eq!(come_to(&torn), Ok(second));
     }
 }

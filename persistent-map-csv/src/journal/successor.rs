@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::frame::{HEADER, read_frame};
+use super::frame::{HEADER, Place, read_frame};
 use super::{Frames, Kind, aside};
 use crate::disk::{Disk, DiskFile};
 use crate::shape::Shape;
@@ -20,6 +20,8 @@ pub(crate) struct Successor {
     synced: bool,
     /// How much of the longer journal is in it or in its table.
     copied: u64,
+    /// Where the write begins that the next frame of the longer journal may belong to.
+    unit: u64,
 }
 
 impl Successor {
@@ -44,6 +46,7 @@ impl Successor {
             written: frames.bytes.len() as u64,
             synced,
             copied: merged,
+            unit: merged,
         })
     }
 
@@ -58,13 +61,20 @@ impl Successor {
         while self.copied < end {
             let mut frames = Frames::at(self.number, self.written, self.synced);
             while self.copied < end && frames.bytes.len() < PIECE {
-                let frame = read_frame(journal, self.copied, end, Some(number))?;
+                let place = Place {
+                    offset: self.copied,
+                    unit: self.unit,
+                };
+                let frame = read_frame(journal, place, end, Some(number))?;
                 let (header, payload) =
                     frame.ok_or_else(|| io::Error::other("the journal does not read back"))?;
+                if header.is_first {
+                    self.unit = self.copied;
+                }
                 self.copied += HEADER as u64 + u64::from(header.length);
                 // The changes before these are in one table only.
                 if payload.first() != Some(&Kind::Checkpoint.letter()) {
-                    frames.push_payload(&payload)?;
+                    frames.push_copy(&payload)?;
                 }
             }
             self.file.write_at(self.written, &frames.bytes)?;
