@@ -209,6 +209,7 @@ impl Rows {
                 .get(1..)
                 .is_some_and(|header| header.starts_with(first))
             || first.contains(&b'"')
+            || first.starts_with(BOM.as_bytes())
     }
 
     fn push_apart<C: AsRef<[u8]>>(&mut self, cells: &[C]) -> io::Result<()> {
@@ -217,7 +218,7 @@ impl Rows {
         let plain = finished(one)?;
         let is_something_else = self.dialect.is_empty_row(&plain)
             || self.dialect.is_comment(&plain)
-            || *without_end(&plain) == *self.header;
+            || *without_end(plain.strip_prefix(BOM.as_bytes()).unwrap_or(&plain)) == *self.header;
         self.end_writer()?;
         self.done.extend(if is_something_else {
             self.dialect.quoted_row(cells)

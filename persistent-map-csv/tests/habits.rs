@@ -459,7 +459,7 @@ async fn rows_of_another_form_are_refused_with_what_to_do() {
             "A1, \"x, y\",1\n",
             &["line 2", "spaces before the quotation mark"],
         ),
-        ("A1,x,1\n# secret\n", &["line 3", "comments('#')"]),
+        ("A1,x,1\n# note\n", &["line 3", "comments('#')"]),
     ] {
         assert_refused::<String, Item>(format!("id,name,price\n{rows}"), words).await;
     }

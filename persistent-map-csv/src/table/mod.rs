@@ -189,7 +189,8 @@ impl TableReader {
         let text = self.take(whole);
         let offset = self.offset - text.len() as u64;
         if self.at_end {
-            self.tail = self.take(self.buffer.len());
+            let rest = self.take(self.buffer.len());
+            self.tail.extend(rest);
         }
         if text.is_empty() {
             return Ok(None);
