@@ -461,6 +461,14 @@ pub trait LoadSink<K, V>: Send {
     /// The map was not opened with `OnCorrupt::Quarantine`, so the open fails. Pass the error on.
     fn corrupt(&mut self, row: CorruptRow) -> Result<()>;
 
+    /// Takes the number of rows that hold nothing and were skipped. May be called more than once; a sink that stands before
+    /// another one must pass it on.
+    ///
+    /// Default: nobody wants to know.
+    fn empty_rows(&mut self, rows: u64) {
+        let _ = rows;
+    }
+
     /// Called once by [`StorageBackend::load`], after the last row and before any is set aside. A sink that stands before
     /// another one must pass it on.
     ///

@@ -84,7 +84,7 @@ impl Backlog {
     }
 
     /// Waits until there is room for one more, and keeps it. Refuses while the store fails.
-    pub(crate) async fn room(&self, check: impl Fn() -> Result<()>) -> Result<Place<'_>> {
+    pub(crate) async fn room(&self, check: impl Fn() -> Result<()>) -> Result<Room<'_>> {
         // A task whose calls never wait would keep the saver from its thread for good.
         consume_budget().await;
         check()?;
@@ -104,7 +104,7 @@ impl Backlog {
         }
     }
 
-    fn claim(&self) -> Option<Place<'_>> {
+    fn claim(&self) -> Option<Room<'_>> {
         let (entries, bytes) = self.waiting();
         if entries >= self.pace.entries()
             || bytes >= self.pace.bytes()
@@ -116,7 +116,7 @@ impl Backlog {
         let claimed = self
             .claimed
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        claimed.is_ok().then(|| Place(self))
+        claimed.is_ok().then(|| Room(self))
     }
 
     /// Entries and bytes that the next save will hold.
@@ -254,9 +254,9 @@ impl Backlog {
 }
 
 /// Room for one entry, kept for a call until it has counted what it has added, or has added nothing.
-pub(crate) struct Place<'a>(&'a Backlog);
+pub(crate) struct Room<'a>(&'a Backlog);
 
-impl Drop for Place<'_> {
+impl Drop for Room<'_> {
     fn drop(&mut self) {
         let before = self.0.claimed.fetch_sub(1, Ordering::Relaxed);
         // The only one that those who wait may have missed: the last, given back.

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::coop::consume_budget;
 
 use crate::backend::{Key, StorageBackend, Value};
-use crate::backlog::{Backlog, Note, Place};
+use crate::backlog::{Backlog, Note, Place, Room};
 use crate::error::{PersistentError, Result};
 use crate::local::Local;
 use crate::panics::contain;
@@ -386,7 +386,7 @@ impl<V> Follower<V> {
         }
     }
 
-    async fn room<K, B, S>(&self, shared: &Shared<K, V, B, S>) -> Result<Place<'_>> {
+    async fn room<K, B, S>(&self, shared: &Shared<K, V, B, S>) -> Result<Room<'_>> {
         self.backlog.room(|| shared.status.check_writable()).await
     }
 

@@ -143,7 +143,7 @@ pub enum PersistentError {
          file and store its name"
     )]
     TooLarge {
-        /// `"key"`, `"value"` or `"entry"`.
+        /// `"key"`, `"value"` or `"entry"`, and what became of it on the way to the store if that made it larger.
         part: &'static str,
         /// Its encoded size in bytes.
         bytes: u64,

@@ -41,6 +41,9 @@ pub struct OpenReport {
     pub entries: u64,
     /// Rows that could not be read and were set aside. Always empty with [`OnCorrupt::Fail`].
     pub quarantined: Vec<CorruptRow>,
+    /// Rows that hold nothing, not even a key, as spreadsheets leave them at the end of a table. They are no entries, and
+    /// the store may leave them out when it writes the table.
+    pub empty_rows: u64,
     /// How long loading took. Opening the file itself comes before that, in the backend.
     pub elapsed: Duration,
 }
@@ -59,6 +62,7 @@ pub(crate) struct Loader<K, V, S> {
     on_progress: Option<OnProgress>,
     progress: Progress,
     quarantined: Vec<CorruptRow>,
+    empty_rows: u64,
 }
 
 impl<K, V, S> Loader<K, V, S>
@@ -77,6 +81,7 @@ where
                 total: None,
             },
             quarantined: Vec::new(),
+            empty_rows: 0,
         }
     }
 
@@ -86,6 +91,7 @@ where
         let report = OpenReport {
             entries: self.progress.loaded,
             quarantined: self.quarantined,
+            empty_rows: self.empty_rows,
             elapsed,
         };
         (self.cache, report)
@@ -96,6 +102,7 @@ where
         self.other_types = other_types;
         self.cache.clear();
         self.quarantined.clear();
+        self.empty_rows = 0;
         self.progress.loaded = 0;
         self.progress.total = None;
     }
@@ -157,6 +164,10 @@ where
             }
             _ => Err(PersistentError::Corrupt(Box::new(row))),
         }
+    }
+
+    fn empty_rows(&mut self, rows: u64) {
+        self.empty_rows += rows;
     }
 
     /// A map of other types, as a rule, and not ten thousand damaged rows.

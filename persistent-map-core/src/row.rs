@@ -64,6 +64,10 @@ pub struct CorruptRow {
     pub key: String,
     /// What is wrong with it.
     pub reason: String,
+    /// What to do about it, if the store knows better than to restore a backup.
+    pub advice: Option<String>,
+    /// `row` is the line of a text.
+    is_line: bool,
 }
 
 impl CorruptRow {
@@ -75,6 +79,24 @@ impl CorruptRow {
             row,
             key: printable(key),
             reason: reason.into(),
+            advice: None,
+            is_line: false,
+        }
+    }
+
+    /// A report for the row that begins on line `line` of a text file, and whose key is the text `key`.
+    ///
+    /// ```
+    /// use persistent_map_core::{CorruptRow, Location};
+    ///
+    /// let row = CorruptRow::of_line(Location::of_file("app.csv"), 4, "Köln", "it has two cells");
+    /// assert_eq!(row.to_string(), "line 4 of app.csv, key \"Köln\": it has two cells");
+    /// ```
+    pub fn of_line(location: Location, line: u64, key: &str, reason: impl Into<String>) -> Self {
+        CorruptRow {
+            key: quoted(key),
+            is_line: true,
+            ..CorruptRow::new(location, line, &[], reason)
         }
     }
 }
@@ -87,9 +109,25 @@ impl CorruptRow {
         self
     }
 
-    /// What to do about it.
-    pub(crate) fn advice(&self) -> &'static str {
-        if self.intact {
+    /// The same report with the one thing to do about it, in place of what helps with rows of any store.
+    ///
+    /// ```
+    /// use persistent_map_core::{CorruptRow, Location, PersistentError};
+    ///
+    /// let row = CorruptRow::of_line(Location::of_file("app.csv"), 4, "a", "it has two cells").with_advice("Add the third");
+    /// let error = PersistentError::Corrupt(Box::new(row));
+    /// assert!(error.to_string().ends_with("it has two cells. Add the third"));
+    /// ```
+    #[must_use]
+    pub fn with_advice(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+
+    pub(crate) fn advice(&self) -> &str {
+        if let Some(advice) = &self.advice {
+            advice
+        } else if self.intact {
             "Open the map with the types that it was written for, or upgrade the values with `Builder::migrate`. A field that is \
              new may have `#[serde(default)]`, a renamed one `#[serde(alias = \"..\")]`. If the type was narrowed on purpose, \
              `.on_corrupt(OnCorrupt::Quarantine)` sets aside the rows that no longer fit, as long as others do"
@@ -104,10 +142,22 @@ impl fmt::Display for CorruptRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "row {} of {}, key {}: {}",
-            self.row, self.location, self.key, self.reason
+            "{} {} of {}, key {}: {}",
+            if self.is_line { "line" } else { "row" },
+            self.row,
+            self.location,
+            self.key,
+            self.reason
         )
     }
+}
+
+/// A key that is a text, without what a terminal would obey or nobody could see.
+fn quoted(key: &str) -> String {
+    const SHOWN: usize = 64;
+    let end = key.floor_char_boundary(SHOWN);
+    let more = if end < key.len() { "…" } else { "" };
+    format!("{:?}{more}", &key[..end])
 }
 
 fn printable(key: &[u8]) -> String {
@@ -138,7 +188,7 @@ fn printable(key: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::printable;
+    use super::{printable, quoted};
 
     #[test]
     fn keys_are_shown_as_text_where_they_are_text() {
@@ -147,5 +197,16 @@ mod tests {
         assert_eq!(printable(&[1, 0, 255]), "0x0100ff");
         assert_eq!(printable(&[]), "0x");
         assert!(printable(&[b'a'; 100]).ends_with("\"…"));
+    }
+
+    #[test]
+    fn keys_that_are_texts_are_shown_whole() {
+        assert_eq!(quoted("Köln"), "\"Köln\"");
+        assert_eq!(quoted(" a"), "\" a\"");
+        // The first letter is no length, although there are so many after it.
+        let like_a_length = format!("0{}", "x".repeat(48));
+        assert_eq!(quoted(&like_a_length), format!("\"{like_a_length}\""));
+        assert_eq!(quoted("a\u{1b}\u{feff}"), "\"a\\u{1b}\\u{feff}\"");
+        assert_eq!(quoted(&"ä".repeat(100)), format!("\"{}\"…", "ä".repeat(32)));
     }
 }

@@ -12,12 +12,13 @@ use persistent_map_core::{
 };
 use persistent_map_file::{Hold, blocking};
 
-use crate::cell::CellError;
+use crate::cell::{CellError, Style};
 use crate::disk::{Claim, Disk, OsDisk};
-use crate::journal::{Change, Changes, Kind, length_of, pack, push_change};
+use crate::journal::{Change, Changes, Kind, length_of, pack, push_change, unpack};
 use crate::load;
+use crate::settings::Settings;
 use crate::shape::{Shape, SharedShape, encode_key, unstorable};
-use crate::store::{Settings, Store};
+use crate::store::Store;
 
 /// The largest entry. Quotation marks may double it in the table, where a row is read as a whole.
 const MAX_ENTRY_BYTES: usize = 16 << 20;
@@ -47,9 +48,9 @@ const MAX_ENTRY_BYTES: usize = 16 << 20;
 /// ```
 pub struct CsvBackend {
     path: PathBuf,
-    settings: Settings,
+    pub(crate) settings: Settings,
     disk: Arc<dyn Disk>,
-    shape: Arc<SharedShape>,
+    pub(crate) shape: Arc<SharedShape>,
     /// The open table and its thread, from `load` to `close`.
     hold: Hold<Store>,
     /// The path, between a load that failed and the next one: nobody comes in between, as long as this backend lives and
@@ -67,14 +68,7 @@ impl CsvBackend {
     pub(crate) fn on(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
         CsvBackend {
             path,
-            settings: Settings {
-                key_column: "key".to_string(),
-                sync: true,
-                guard_formulas: false,
-                keep_extra_columns: true,
-                replay_onto_edited_table: false,
-                merge_after: 4 << 20,
-            },
+            settings: Settings::default(),
             disk,
             shape: Arc::new(SharedShape::new("key".to_string())),
             hold: Hold::default(),
@@ -82,171 +76,14 @@ impl CsvBackend {
         }
     }
 
-    /// The column that holds the keys; `key` unless set. This is how an existing spreadsheet opens as a map: name the
-    /// column that identifies a row.
-    ///
-    /// ```
-    /// # use persistent_map_core::{PersistentMap, Result};
-    /// # use persistent_map_csv::CsvBackend;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<()> {
-    /// # let dir = tempfile::tempdir()?;
-    /// # let path = dir.path().join("table.csv");
-    /// std::fs::write(&path, "city,value\nOslo,709000\n")?;
-    /// let inhabitants = PersistentMap::<String, u64, _>::new(CsvBackend::new(&path).key_column("city")).await?;
-    /// assert_eq!(inhabitants.get("Oslo"), Some(709_000));
-    /// # inhabitants.close().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn key_column(mut self, name: impl Into<String>) -> Self {
-        self.settings.key_column = name.into();
-        self.shape = Arc::new(SharedShape::new(self.settings.key_column.clone()));
-        self
-    }
-
-    /// Whether each commit is synced to the disk before it is acknowledged; on unless set.
-    ///
-    /// Without, an acknowledged write survives the end of the process at any instant; a power cut may take the latest
-    /// writes since the last `flush`, never the table. `flush` and checkpoints are synced either way.
-    ///
-    /// ```
-    /// # use persistent_map_core::{PersistentMap, Result};
-    /// # use persistent_map_csv::CsvBackend;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<()> {
-    /// # let dir = tempfile::tempdir()?;
-    /// # let path = dir.path().join("table.csv");
-    /// let map = PersistentMap::new(CsvBackend::new(&path).sync(false)).await?;
-    /// map.insert("a".to_string(), 1).await?; // survives a kill
-    /// map.flush().await?; // survives a power cut
-    /// # map.close().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn sync(mut self, sync: bool) -> Self {
-        self.settings.sync = sync;
-        self
-    }
-
-    /// Whether text that a spreadsheet would run as a formula (it begins with `=`, `+`, `-`, `@`, a tab or a carriage
-    /// return, and is no number) is written with a `'` before it. Off unless set.
-    ///
-    /// For files with text from strangers that people open in a spreadsheet. The map never sees the mark, and files may
-    /// be opened with and without the option in turn. Rows that are in the file already are marked by the next
-    /// checkpoint.
-    ///
-    /// ```
-    /// # use persistent_map_core::{PersistentMap, Result};
-    /// # use persistent_map_csv::CsvBackend;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<()> {
-    /// # let dir = tempfile::tempdir()?;
-    /// # let path = dir.path().join("table.csv");
-    /// let map = PersistentMap::new(CsvBackend::new(&path).guard_formulas(true)).await?;
-    /// map.insert(1, "=1+1".to_string()).await?;
-    /// map.close().await?;
-    /// assert_eq!(map.get(&1).as_deref(), Some("=1+1"));
-    /// assert_eq!(std::fs::read_to_string(&path)?, "key,value\n1,'=1+1\n");
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn guard_formulas(mut self, guard: bool) -> Self {
-        self.settings.guard_formulas = guard;
-        self
-    }
-
-    /// Whether a table may have columns that are no field of the value; it may unless set. Their cells are kept as they
-    /// are: also when the row's value changes, and lost only when the row is removed.
-    ///
-    /// ```
-    /// # use persistent_map_core::{PersistentMap, Result};
-    /// # use persistent_map_csv::CsvBackend;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<()> {
-    /// # let dir = tempfile::tempdir()?;
-    /// # let path = dir.path().join("table.csv");
-    /// std::fs::write(&path, "key,value,remark\nOslo,709000,since 2023\n")?;
-    /// let table = CsvBackend::new(&path).keep_extra_columns(false);
-    /// let refused = PersistentMap::<String, u64, _>::new(table).await.unwrap_err();
-    /// assert!(refused.to_string().contains("remark"));
-    ///
-    /// let inhabitants = PersistentMap::<String, u64, _>::new(CsvBackend::new(&path)).await?;
-    /// inhabitants.insert("Oslo".to_string(), 724_000).await?;
-    /// inhabitants.close().await?;
-    /// assert_eq!(std::fs::read_to_string(&path)?, "key,value,remark\nOslo,724000,since 2023\n");
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn keep_extra_columns(mut self, keep: bool) -> Self {
-        self.settings.keep_extra_columns = keep;
-        self
-    }
-
-    /// Opens a table that was changed by somebody else after a crash had left writes in the journal, and makes those
-    /// writes to it: where both have changed a row, the journal wins. Off unless set; then such a table is refused.
-    ///
-    /// ```
-    /// # use persistent_map_core::{PersistentMap, Result};
-    /// # use persistent_map_csv::CsvBackend;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<()> {
-    /// # let dir = tempfile::tempdir()?;
-    /// # let path = dir.path().join("table.csv");
-    /// # let backend = || CsvBackend::new(&path);
-    /// # let map = PersistentMap::new(backend()).await?;
-    /// # map.insert("a".to_string(), 1).await?;
-    /// # map.close().await?;
-    /// // After a crash, and after an editor has saved the table, once:
-    /// let map = PersistentMap::<String, u64, _>::new(backend().replay_onto_edited_table(true)).await?;
-    /// assert_eq!(map.get("a"), Some(1));
-    /// # map.close().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn replay_onto_edited_table(mut self, replay: bool) -> Self {
-        self.settings.replay_onto_edited_table = replay;
-        self
-    }
-
-    /// How large the journal of a small table may grow before the two are merged, in bytes; 4 MiB unless set. Beside a
-    /// larger table it may grow to the size of the table.
-    ///
-    /// A merge goes on beside the writes, and takes the disk from them. With less there are more merges, and a start after a
-    /// crash has less to do.
-    ///
-    /// ```
-    /// # use persistent_map_core::{PersistentMap, Result};
-    /// # use persistent_map_csv::CsvBackend;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<()> {
-    /// # let dir = tempfile::tempdir()?;
-    /// # let path = dir.path().join("table.csv");
-    /// let map = PersistentMap::new(CsvBackend::new(&path).merge_after(64 << 10)).await?;
-    /// map.insert("a".to_string(), 1).await?;
-    /// # map.close().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn merge_after(mut self, bytes: u64) -> Self {
-        self.settings.merge_after = bytes;
-        self
-    }
-
     fn encode<K: Key, V: Value>(&self, key: &K, value: Option<&V>) -> Result<Encoded> {
-        let key = encode_key(key)?;
+        let key = encode_key(key, &self.settings.style)?;
         let value = value
-            .map(|value| self.shape.encode(&key, value))
+            .map(|value| self.shape.encode(&key, value, &self.settings.style))
             .transpose()?
             .map(|cells| pack(&cells));
         let encoded = Encoded::new(key.as_bytes(), value.as_deref());
-        check_size(encoded.size())?;
+        check_size(encoded.size(), value.as_deref().unwrap_or_default())?;
         Ok(encoded)
     }
 
@@ -257,7 +94,7 @@ impl CsvBackend {
         };
         let mut problem = None;
         for shape in self.shape.anew(first) {
-            match encode_all(&shape, entries) {
+            match encode_all(&shape, entries, &self.settings.style) {
                 Ok((changes, cells)) => {
                     return Ok(Replacement {
                         extra: shape.extra(first),
@@ -326,13 +163,17 @@ struct Replacement {
     cells: Vec<u8>,
 }
 
-fn encode_all<K: Key, V: Value>(shape: &Shape, entries: &[(K, V)]) -> Result<(Changes, Vec<u8>)> {
+fn encode_all<K: Key, V: Value>(
+    shape: &Shape,
+    entries: &[(K, V)],
+    style: &Style,
+) -> Result<(Changes, Vec<u8>)> {
     let (mut changes, mut all) = (Changes::default(), Vec::new());
     for (key, value) in entries {
-        let key = encode_key(key)?;
-        let cells = shape.encode(&key, value);
+        let key = encode_key(key, style)?;
+        let cells = shape.encode(&key, value, style);
         let cells = pack(&cells.map_err(|error| unstorable::<V>(&error))?);
-        check_size(key.len() + cells.len())?;
+        check_size(key.len() + cells.len(), &cells)?;
         let change = Change::Write {
             offset: all.len() as u64,
             bytes: length_of(&cells),
@@ -344,11 +185,17 @@ fn encode_all<K: Key, V: Value>(shape: &Shape, entries: &[(K, V)]) -> Result<(Ch
     Ok((changes, all))
 }
 
-fn check_size(bytes: usize) -> Result<()> {
+fn check_size(bytes: usize, cells: &[u8]) -> Result<()> {
     if bytes <= MAX_ENTRY_BYTES {
         return Ok(());
     }
-    Err(PersistentError::too_large("entry", bytes, MAX_ENTRY_BYTES))
+    let is_json = |text: &String| text.len() > MAX_ENTRY_BYTES / 2 && text.starts_with(['[', '{']);
+    let part = if unpack(cells).is_some_and(|cells| cells.iter().flatten().any(is_json)) {
+        "entry, in which bytes and other lists become JSON (four letters for most bytes),"
+    } else {
+        "entry"
+    };
+    Err(PersistentError::too_large(part, bytes, MAX_ENTRY_BYTES))
 }
 
 #[expect(
@@ -378,6 +225,7 @@ impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
     }
 
     async fn load(&self, sink: &mut dyn LoadSink<K, V>) -> Result<()> {
+        self.settings.check(&self.path)?;
         let claim = self.claim().await?;
         // Also for a load that is given up half way.
         *self.kept() = Some(Arc::clone(&claim));

@@ -8,6 +8,7 @@ use std::collections::btree_map::IntoIter;
 use std::io;
 use std::iter::Peekable;
 use std::path::Path;
+use std::sync::Arc;
 
 use crc32fast::Hasher;
 use csv_async::ByteRecord;
@@ -16,6 +17,7 @@ use persistent_map_file::refused;
 
 use crate::disk::DiskFile;
 use crate::journal::{Change, Changes, Packed, unpack};
+use crate::settings::Settings;
 use crate::shape::Shape;
 use crate::store::Table;
 use crate::table::{Head, Print, TableReader, fault};
@@ -57,7 +59,7 @@ pub(crate) fn write(
     path: &Path,
     source: Option<Source<'_>>,
     plan: Plan<'_>,
-    guard: bool,
+    settings: &Settings,
 ) -> Result<Table> {
     let Plan {
         shape,
@@ -66,8 +68,8 @@ pub(crate) fn write(
         rest,
     } = plan;
     let head = source.as_ref().map(|source| &source.table.head);
-    let dialect = head.map(|head| head.dialect).unwrap_or_default();
-    let header = header(head, shape, dialect).map_err(|error| failed(path, error))?;
+    let dialect = head.map_or_else(|| settings.new_dialect(), |head| head.dialect);
+    let head_again = header(head, shape, dialect).map_err(|error| failed(path, error))?;
     let cleared = changes.cleared;
     let mut merge = Merge {
         out: Output {
@@ -82,12 +84,14 @@ pub(crate) fn write(
         old_columns: head.map_or_else(Vec::new, |head| shape.places_in(&head.shape)),
         rest,
         dialect,
-        guard,
+        again: Arc::clone(&head_again.again),
+        guard: settings.guard_formulas,
         run: None,
     };
+    let mut tail = Vec::new();
     merge
         .out
-        .write(&header)
+        .write(&head_again.text)
         .map_err(|error| failed(path, error))?;
     if let Some(mut source) = source {
         let is_wanted = |offset: u64| match rest {
@@ -114,7 +118,7 @@ pub(crate) fn write(
             for place in index.rows.iter().filter(|place| is_wanted(place.offset)) {
                 let text = source.reader.text_at(place.offset, place.bytes)?;
                 let records = dialect
-                    .records(&text)
+                    .records(&text[dialect.comments_before(&text)..])
                     .map_err(|error| failed(path, error))?;
                 for cells in &records {
                     merge
@@ -123,16 +127,13 @@ pub(crate) fn write(
                 }
             }
         }
+        tail = source.reader.tail;
     }
-    let (mut file, print) = merge.finish().map_err(|error| failed(path, error))?;
+    let (mut file, print) = merge.finish(&tail).map_err(|error| failed(path, error))?;
     file.sync().map_err(|error| failed(path, error))?;
     Ok(Table {
         print,
-        head: Head {
-            dialect,
-            shape: shape.clone(),
-            text: header,
-        },
+        head: head_again,
         is_sorted: true,
     })
 }
@@ -195,6 +196,8 @@ struct Merge<'a> {
     old_columns: Vec<Option<usize>>,
     rest: Rest<'a>,
     dialect: Dialect,
+    /// What a row must not look like.
+    again: Arc<[u8]>,
     guard: bool,
     /// Changed rows that follow each other, and how many bytes they are.
     run: Option<(Rows, usize)>,
@@ -206,13 +209,18 @@ impl Merge<'_> {
         while let Some((new, change)) = self.changes.next_if(|(new, _)| &**new < key) {
             self.change(&new, change, None)?;
         }
+        let comments = &text[..self.dialect.comments_before(text)];
         if let Some((key, change)) = self.changes.next_if(|(new, _)| &**new == key) {
+            if matches!(change, Change::Write { .. }) {
+                self.comments(comments)?;
+            }
             return self.change(&key, change, Some(cells));
         }
         if matches!(self.rest, Rest::Goes) {
             return Ok(());
         }
         if self.guard && cells.iter().any(is_formula) {
+            self.comments(comments)?;
             let cells = cells.iter().map(|cell| guarded(unguarded(cell), true));
             return self.changed(text.len(), cells);
         }
@@ -223,6 +231,14 @@ impl Merge<'_> {
         } else {
             self.out.write(self.dialect.line_end())
         }
+    }
+
+    fn comments(&mut self, text: &[u8]) -> io::Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.end_run()?;
+        self.out.write(text)
     }
 
     /// Writes a changed row. Cells that the value does not fill are kept from the old one, unless that was removed before.
@@ -267,7 +283,9 @@ impl Merge<'_> {
         bytes: usize,
         cells: impl IntoIterator<Item = C>,
     ) -> io::Result<()> {
-        let (rows, collected) = self.run.get_or_insert_with(|| (Rows::new(self.dialect), 0));
+        let (rows, collected) = self
+            .run
+            .get_or_insert_with(|| (Rows::new(self.dialect, Arc::clone(&self.again)), 0));
         rows.push(cells)?;
         *collected += bytes;
         if *collected < RUN {
@@ -284,11 +302,13 @@ impl Merge<'_> {
         }
     }
 
-    fn finish(mut self) -> io::Result<(Box<dyn DiskFile>, Print)> {
+    /// Writes what comes after the last row of the old table: new ones, and comments.
+    fn finish(mut self, tail: &[u8]) -> io::Result<(Box<dyn DiskFile>, Print)> {
         while let Some((key, change)) = self.changes.next() {
             self.change(&key, change, None)?;
         }
         self.end_run()?;
+        self.out.write(tail)?;
         self.out.finish()
     }
 }
@@ -327,27 +347,24 @@ impl Output {
     }
 }
 
-/// The old header as it stands if it says the same.
-fn header(head: Option<&Head>, shape: &Shape, dialect: Dialect) -> io::Result<Vec<u8>> {
-    if let Some(head) = head
-        && head.shape == *shape
-    {
-        let mut text = head.text.clone();
-        if !text.ends_with(b"\n") && !text.ends_with(b"\r") {
-            text.extend_from_slice(dialect.line_end());
-        }
-        return Ok(text);
+/// The old header as it stands if it says the same, and what stands before it.
+fn header(head: Option<&Head>, shape: &Shape, dialect: Dialect) -> io::Result<Head> {
+    let (mut text, start) = match head {
+        Some(head) => (head.text.clone(), head.start),
+        None if dialect.bom => (BOM.as_bytes().to_vec(), BOM.len()),
+        None => (Vec::new(), 0),
+    };
+    if head.is_none_or(|head| head.shape != *shape) {
+        text.truncate(start);
+        let columns = shape
+            .columns
+            .iter()
+            .map(|column| guarded(column.as_bytes(), false));
+        text.extend(dialect.row(columns)?);
+    } else if !text.ends_with(b"\n") && !text.ends_with(b"\r") {
+        text.extend_from_slice(dialect.line_end());
     }
-    let mut text = Vec::new();
-    if dialect.bom {
-        text.extend_from_slice(BOM.as_bytes());
-    }
-    let columns = shape
-        .columns
-        .iter()
-        .map(|column| guarded(column.as_bytes(), false));
-    text.extend(dialect.row(columns)?);
-    Ok(text)
+    Head::new(dialect, shape.clone(), text, start)
 }
 
 pub(crate) fn edited(path: &Path) -> PersistentError {

@@ -48,16 +48,40 @@
 //! # Tables of other people
 //!
 //! Any table with a column for the keys and one for each field opens as it is: in any order of rows and columns, with
-//! `,`, `;` or tabs, any line ends, a byte order mark, quoted or not, with columns that are no fields
+//! `,`, `;`, tabs or `|` (or what a first line `sep=;` says), any line ends, a byte order mark, quoted or not, with spaces
+//! around the names of the header and around numbers, with columns that are no fields
 //! ([kept](CsvBackend::keep_extra_columns) unless set otherwise). It is written in the same way: unchanged rows stay as
 //! they are to the byte, so that the difference is what has changed. Opening and flushing without a change do not touch
-//! it; the first write sorts the rows, and drops blank lines.
+//! it; the first write sorts the rows, and drops blank lines and rows with nothing in them (`,,`), as spreadsheets leave them
+//! at the end. `OpenReport::empty_rows` counts the latter.
+//!
+//! What a table does not say by itself is said by an option, and holds for reading and writing:
+//!
+//! | In the table | Option |
+//! |---|---|
+//! | `9,5` | [`decimal(',')`](CsvBackend::decimal) |
+//! | `NA`, `NULL`, `\N`, `-` for nothing | [`null_words(["NA"])`](CsvBackend::null_words) |
+//! | `yes` and `no`, `1` and `0`, `WAHR` and `FALSCH` | [`bool_words("yes", "no")`](CsvBackend::bool_words) |
+//! | `007` as a number | [`leading_zeros(true)`](CsvBackend::leading_zeros) |
+//! | lines that begin with `#` | [`comments('#')`](CsvBackend::comments) |
+//! | titles before the header | [`title_lines(true)`](CsvBackend::title_lines) |
+//! | rows that are shorter, or end in separators | [`uneven_rows(true)`](CsvBackend::uneven_rows) |
+//! | another separator, or `;` in a new table | [`separator(';')`](CsvBackend::separator) |
+//! | a byte order mark in a new table | [`bom(true)`](CsvBackend::bom) |
+//!
+//! Nothing is guessed. A number that could be another one (`1,234`), that lost digits on its way (`1.23457E+17`), or that
+//! would lose some (`02134`, which may be a code) is refused, with the line and what to do. So are a header in the middle, where
+//! two files were put together, and files that are no tables or not UTF-8. What cannot be told from a number is read as
+//! one: `1.234` is one and a bit unless `decimal(',')` is set.
+//!
+//! A row of the map that would be read as something else (empty in all cells, equal to the header, beginning like a
+//! comment) is written in quotation marks. A spreadsheet that saves the table may drop them, and the entry with it.
 //!
 //! A table that version 0.1 has written has no header, and is not opened but [imported](import_0_1).
 //!
 //! Edits between two runs are what a CSV file is for, and are taken without a question. What cannot be read is an error
 //! that names the line, the column and what to do, and leaves the file as it is: text that is not UTF-8, two rows with
-//! one key, a missing column, a row with too few or too many cells, a quotation mark that is never closed, a cell that is
+//! one key, a missing column, a row with another number of cells than the header, a quotation mark that is never closed, a cell that is
 //! no number. `OnCorrupt::Quarantine` moves rows that cannot be read to `NAME.csv.quarantine.csv`.
 //!
 //! What a reader of CSV cannot notice: a last line that lost its end without losing a cell. And what nobody can tell
@@ -82,13 +106,14 @@
 //!
 //! # Spreadsheets
 //!
-//! Text that begins with `=`, `+`, `-` or `@` is a formula to a spreadsheet. It is written as it is unless
+//! Text that begins with `=`, `+`, `-` or `@` (in full width, too), a tab or a line end may be a formula to a spreadsheet. It is written as it is unless
 //! [`guard_formulas`](CsvBackend::guard_formulas) is set. A text that begins with `'` before such a sign is read without
 //! one `'` and written with one more, whatever the option says.
 //!
 //! # Limits
 //!
-//! An entry has at most 16 MiB of text. A table has one name: hard links are refused, symbolic links followed. A single
+//! An entry has at most 16 MiB of text. Bytes and other lists are JSON there, which takes up to four letters for a byte: a
+//! `Vec<u8>` of 4 MiB may be too large, and a `String` in base64 takes a third more than its bytes. A table has one name: hard links are refused, symbolic links followed. A single
 //! file that is mounted by itself (into a container, say) can be opened, but not be replaced: mount its directory. Keep
 //! tables on a local disk; locks on network file systems are not to be trusted.
 
@@ -98,10 +123,12 @@ mod checkpoint;
 #[cfg(test)]
 mod crash;
 mod disk;
+mod format;
 mod import;
 mod journal;
 mod load;
 mod merge;
+mod settings;
 mod shape;
 mod store;
 mod table;

@@ -3,18 +3,18 @@
 use std::any::type_name;
 use std::collections::HashSet;
 
-use csv_async::ByteRecord;
 use persistent_map_core::{CorruptRow, Key, LoadSink, Location, PersistentError, Result, Value};
 use persistent_map_file::{Hold, refused};
 
-use crate::cell::CellError;
+use crate::cell::{CellError, Style};
 use crate::checkpoint::{EDITED_ADVICE, Index};
 use crate::disk::DiskFile;
 use crate::journal::{Change, Changes, Packed as _, unpack};
-use crate::shape::{Shape, decode_key, encode_key, legible, listed};
-use crate::store::{Found, FoundJournal, RESTORE, Settings, Store, Table};
-use crate::table::{Print, Row, TableReader};
-use crate::text::unguarded;
+use crate::settings::Settings;
+use crate::shape::{Shape, decode_key, encode_key, legible, listed, meant_by};
+use crate::store::{Found, FoundJournal, RESTORE, Store, Table};
+use crate::table::{Head, Print, Row, TableReader, fault, save_as_utf8};
+use crate::text::{unguarded, without_end};
 
 /// How many rows of a journal are fetched at once.
 const FETCH: usize = 256;
@@ -82,6 +82,8 @@ struct Loader<'a, K, V> {
     sink: &'a mut dyn LoadSink<K, V>,
     purpose: Purpose,
     has_entries: bool,
+    /// The line of the header.
+    header_line: u64,
     /// Columns that the first value does not fill.
     extra: Option<Vec<usize>>,
     /// The first row that was set aside.
@@ -113,6 +115,7 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
             sink,
             purpose,
             has_entries: false,
+            header_line: 1,
             extra: None,
             first_misfit: None,
             last_key: None,
@@ -159,7 +162,8 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
 
     /// Reads the rows that the journal does not replace.
     async fn table(&mut self, mut reader: TableReader, changes: &Changes) -> Result<Table> {
-        let shape = reader.head.shape.clone();
+        let head = reader.head.clone();
+        self.header_line = head.line;
         loop {
             let (back, piece) = self
                 .hold
@@ -172,12 +176,11 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
             let Some(piece) = piece else { break };
             self.has_rows |= !piece.rows.is_empty();
             for row in &piece.rows {
-                let key = row.key(&shape);
+                let key = row.key(&head.shape);
                 self.is_sorted &= self.last_key.as_deref().is_none_or(|last| last < key);
                 self.last_key = Some(key.into());
                 if !changes.cleared && !changes.rows.contains_key(key) {
-                    self.row(&shape, row, &piece.text[row.place.clone()])
-                        .await?;
+                    self.row(&head, row, &piece.text[row.place.clone()]).await?;
                 }
             }
         }
@@ -193,6 +196,9 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
                 Ok((reader, print))
             })
             .await?;
+        if reader.empty_rows > 0 {
+            self.sink.empty_rows(reader.empty_rows);
+        }
         if !self.is_sorted {
             self.check_keys().await?;
         }
@@ -204,8 +210,9 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
         })
     }
 
-    async fn row(&mut self, shape: &Shape, row: &Row, text: &[u8]) -> Result<()> {
-        match decode_entry::<K, V>(shape, &row.cells) {
+    async fn row(&mut self, head: &Head, row: &Row, text: &[u8]) -> Result<()> {
+        let shape = &head.shape;
+        match self.decode(head, row, text) {
             Ok((key, value)) => {
                 if !self.has_entries {
                     self.check_columns(shape, &value)?;
@@ -216,22 +223,56 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
                 }
                 // Both lines are worth naming.
                 self.check_keys().await?;
-                self.corrupt(shape, row, text, "an earlier row has an equal key")
+                let error = CellError::advised(
+                    "an earlier row has an equal key",
+                    "Remove one of the two rows, or change its key",
+                );
+                self.corrupt(shape, row, text, &error)
             }
             Err(CellError::MissingField(column)) => Err(self.missing_column(shape, column)),
+            Err(CellError::TwoColumns(column)) => Err(self.two_columns(&column)),
             Err(CellError::NoValueColumn) => Err(self.mismatch(
                 shape,
                 "values that are one cell: there is no column `value`",
                 "Call the column with the values `value`, or use a struct with a field for each column",
             )),
-            Err(error) => self.corrupt(shape, row, text, &error.to_string()),
+            Err(error) => self.corrupt(shape, row, text, &error),
         }
     }
 
-    fn corrupt(&mut self, shape: &Shape, row: &Row, text: &[u8], reason: &str) -> Result<()> {
-        let reason =
-            legible(reason) + ". If it was edited, correct the line; the file was not changed";
-        let mut report = CorruptRow::new(self.location.clone(), row.line, row.key(shape), reason);
+    fn decode(&self, head: &Head, row: &Row, text: &[u8]) -> Result<(K, V), CellError> {
+        let own = &text[head.dialect.comments_before(text)..];
+        if head.repeats(own) {
+            return Err(CellError::advised(
+                "it is the header once more",
+                "Remove the line: two tables were put together, as it seems",
+            ));
+        }
+        let cells = even(head, row, own, self.settings)?;
+        let shape = &head.shape;
+        let texts = cells
+            .iter()
+            .zip(&shape.columns)
+            .map(|(cell, column)| {
+                std::str::from_utf8(unguarded(cell)).map_err(|_| {
+                    CellError::advised(
+                        format!("column `{column}`: expected UTF-8"),
+                        save_as_utf8(&self.path, "WINDOWS-1252"),
+                    )
+                })
+            })
+            .collect::<Result<Vec<&str>, CellError>>()?;
+        decode_entry(shape, &texts, &self.settings.style)
+    }
+
+    fn corrupt(&mut self, shape: &Shape, row: &Row, text: &[u8], error: &CellError) -> Result<()> {
+        let key = String::from_utf8_lossy(row.key(shape));
+        let reason = legible(&error.to_string());
+        let advice = error.advice().unwrap_or(
+            "Correct the line if it was edited; if the type has changed, upgrade the values with `Builder::migrate`",
+        );
+        let mut report = CorruptRow::of_line(self.location.clone(), row.line, &key, reason)
+            .with_advice(format!("{}. The file was not changed", legible(advice)));
         if row.cells.len() == shape.columns.len() {
             report = report.intact();
         }
@@ -277,8 +318,9 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
                 .await?;
             file = back;
             for (key, packed) in keys.iter().zip(&rows) {
-                let (key, value) = decode_journaled::<K, V>(shape, key, packed)
-                    .map_err(|error| self.journal_misfit(&error))?;
+                let (key, value) =
+                    decode_journaled::<K, V>(shape, key, packed, &self.settings.style)
+                        .map_err(|error| self.journal_misfit(&error))?;
                 if self.extra.is_none() {
                     // A field that is not there may read as `None`, and could not be written.
                     if let Some(missing) = shape.missing(&value) {
@@ -357,6 +399,9 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
         if let Some(missing) = shape.missing(value) {
             return Err(self.missing_column(shape, missing));
         }
+        if let Some(column) = shape.twice(value) {
+            return Err(self.two_columns(column));
+        }
         let extra = self.extra.insert(shape.extra(value));
         match extra.first() {
             Some(at) if !self.settings.keep_extra_columns => {
@@ -372,12 +417,35 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
     }
 
     fn missing_column(&self, shape: &Shape, column: &str) -> PersistentError {
-        self.mismatch(
-            shape,
-            &format!("values with another one: the column `{column}` is missing"),
-            "If the type has changed: upgrade the values with `Builder::migrate`, or give a renamed field its old name by \
-             `#[serde(rename = \"..\")]` (`#[serde(default)]` does not help here). If the table has: add the column, or correct \
-             its name in the header",
+        let expected = format!("values with another one: the column `{column}` is missing");
+        let Some(meant) = meant_by(column, &shape.columns) else {
+            return self.mismatch(
+                shape,
+                &expected,
+                "If the type has changed: upgrade the values with `Builder::migrate`, or give a renamed field its old name by \
+                 `#[serde(rename = \"..\")]` (`#[serde(default)]` does not help here). If the table has: add the column, or \
+                 correct its name in the header",
+            );
+        };
+        let shown = legible(meant);
+        let advice = if shown == meant {
+            format!(
+                "Did you mean `{shown}`? Give the field this name by `#[serde(rename = {meant:?})]`, or correct the header"
+            )
+        } else {
+            format!(
+                "Did you mean `{shown}`? Remove the letters that cannot be seen from its name in the header"
+            )
+        };
+        self.mismatch(shape, &expected, &advice)
+    }
+
+    fn two_columns(&self, column: &str) -> PersistentError {
+        fault(
+            &self.path,
+            self.header_line,
+            format!("there are two columns `{column}`"),
+            "Give one of them another name",
         )
     }
 
@@ -385,7 +453,11 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
         PersistentError::Mismatch {
             place: self.path.display().to_string(),
             expected: legible(expected),
-            found: format!("the columns {} (line 1)", listed(&shape.columns)),
+            found: format!(
+                "the columns {} (line {})",
+                listed(&shape.columns),
+                self.header_line
+            ),
             advice: format!("{advice}. The file was not changed"),
         }
     }
@@ -415,34 +487,80 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
     }
 }
 
-fn decode_entry<K: Key, V: Value>(shape: &Shape, cells: &ByteRecord) -> Result<(K, V), CellError> {
-    if cells.len() != shape.columns.len() {
-        return Err(CellError::Message(format!(
-            "expected {} cells, as in the header, and found {}. The row was cut off, or a cell with a separator in it is \
-             not in quotation marks",
-            shape.columns.len(),
-            cells.len()
-        )));
+/// The cells of a row, as many as there are columns.
+fn even<'a>(
+    head: &Head,
+    row: &'a Row,
+    text: &[u8],
+    settings: &Settings,
+) -> Result<Vec<&'a [u8]>, CellError> {
+    let columns = head.shape.columns.len();
+    let mut cells: Vec<&[u8]> = row.cells.iter().collect();
+    let is_cut = cells.len() < columns && without_end(text).len() == text.len();
+    let has_key = head.shape.key < cells.len();
+    let is_rest_empty = cells.iter().skip(columns).all(|cell| cell.is_empty());
+    if cells.len() != columns
+        && !(settings.format.uneven_rows && !is_cut && has_key && is_rest_empty)
+    {
+        return Err(uneven(head, &cells, text, is_cut));
     }
-    let texts = cells
-        .iter()
-        .zip(&shape.columns)
-        .map(|(cell, column)| {
-            std::str::from_utf8(unguarded(cell)).map_err(|_| {
-                CellError::Message(format!(
-                    "column `{column}`: expected UTF-8. Save the file as \"CSV UTF-8\""
-                ))
-            })
-        })
-        .collect::<Result<Vec<&str>, CellError>>()?;
-    let key = read_key(shape, texts[shape.key])?;
-    Ok((key, shape.decode(&texts)?))
+    cells.resize(columns, &[]);
+    Ok(cells)
+}
+
+/// Why a row has another number of cells than the header, as far as it can be told.
+fn uneven(head: &Head, cells: &[&[u8]], text: &[u8], is_cut: bool) -> CellError {
+    const OPEN: &str = "open the file with `CsvBackend::new(..).uneven_rows(true)`";
+    let columns = head.shape.columns.len();
+    let first = cells.first().copied().unwrap_or_default();
+    let is_of_psql = cells.len() == 1
+        && first.starts_with(b"(")
+        && (first.ends_with(b" rows)") || first.ends_with(b" row)"));
+    let is_of_unix = head.text.ends_with(b"\n");
+    let advice = if is_of_psql {
+        "It is the footer of psql: remove the line".to_string()
+    } else if first.starts_with(b"#") || first.starts_with(b"//") {
+        let sign = char::from(first[0]);
+        format!("If it is a comment, open the file with `CsvBackend::new(..).comments({sign:?})`")
+    } else if cells.len() < columns && is_of_unix && text.ends_with(b"\r") {
+        "A carriage return ends the row in the middle: put the cell that it is in into quotation marks, or remove it".to_string()
+    } else if cells.len() > columns && cells.iter().skip(columns).all(|cell| cell.is_empty()) {
+        format!("If each row has a separator at its end, add one to the header, too, or {OPEN}")
+    } else if cells.len() > columns
+        && cells
+            .iter()
+            .any(|cell| cell.trim_ascii_start().starts_with(b"'"))
+    {
+        "Put cells with a separator in them into `\"`, which CSV has for that, and not into `'`"
+            .to_string()
+    } else if cells.len() > columns {
+        "Put the cell that has a separator in it into quotation marks".to_string()
+    } else if is_cut {
+        "The file was cut off here: complete the row, and end its line".to_string()
+    } else {
+        format!("Complete the row; or, if empty cells at the ends of rows were left out, {OPEN}")
+    };
+    let found = cells.len();
+    CellError::advised(
+        format!("expected {columns} cells, as in the header, and found {found}"),
+        advice,
+    )
+}
+
+fn decode_entry<K: Key, V: Value>(
+    shape: &Shape,
+    texts: &[&str],
+    style: &Style,
+) -> Result<(K, V), CellError> {
+    let key = read_key(shape, texts[shape.key], style)?;
+    Ok((key, shape.decode(texts, style)?))
 }
 
 fn decode_journaled<K: Key, V: Value>(
     shape: &Shape,
     key: &[u8],
     packed: &[u8],
+    style: &Style,
 ) -> Result<(K, V), CellError> {
     let nonsense = || CellError::Message("it is not a row".to_string());
     let key = std::str::from_utf8(key).map_err(|_| nonsense())?;
@@ -455,28 +573,28 @@ fn decode_journaled<K: Key, V: Value>(
         .iter()
         .map(|cell| cell.as_deref().unwrap_or_default())
         .collect();
-    Ok((read_key(shape, key)?, shape.decode(&texts)?))
+    decode_entry(shape, &texts, style)
 }
 
 /// A key that is written in another way would be a row that no write ever finds again.
-fn read_key<K: Key>(shape: &Shape, text: &str) -> Result<K, CellError> {
+fn read_key<K: Key>(shape: &Shape, text: &str, style: &Style) -> Result<K, CellError> {
     let column = &shape.columns[shape.key];
-    let in_column = |problem: String| CellError::Message(format!("column `{column}`: {problem}"));
-    let key = decode_key(text).map_err(|error| in_column(error.to_string()))?;
-    match encode_key(&key) {
+    let key = decode_key(text, style).map_err(|error| error.in_column(column))?;
+    match encode_key(&key, style) {
         Ok(own) if own == text => Ok(key),
-        Ok(_) => Err(in_column(
-            "the key is not written as this map writes it (no zeros or signs before a number, no spaces in JSON). \
-             Correct it, or use `String` for keys"
-                .to_string(),
+        Ok(_) => Err(CellError::advised(
+            format!("column `{column}`: the key is not written as this map writes it"),
+            "Write it without spaces around it, without zeros, signs or fractions of a number, and without spaces in JSON; \
+             or use `String` for keys",
         )),
-        Err(error) => Err(in_column(error.to_string())),
+        Err(error) => Err(CellError::Message(error.to_string()).in_column(column)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cell::PLAIN;
     use crate::journal::pack;
 
     /// A journal may pass its checksums and make no sense.
@@ -488,7 +606,7 @@ mod tests {
         };
         for (cells, is_row) in [(1, false), (2, true), (3, false)] {
             let packed = pack(&vec![Some("7".to_string()); cells]);
-            let read = decode_journaled::<String, u64>(&shape, b"a", &packed);
+            let read = decode_journaled::<String, u64>(&shape, b"a", &packed, &PLAIN);
             assert_eq!(read.is_ok(), is_row, "{cells} cells");
         }
     }

@@ -16,7 +16,8 @@ use persistent_map_core::{PersistentError, Result};
 use crate::checkpoint::{self, Plan, Rest, Source};
 use crate::disk::{Claim, Disk, DiskFile, Running, Stamp};
 use crate::journal::{self, Successor, aside};
-use crate::store::{Settings, Table, damaged};
+use crate::settings::Settings;
+use crate::store::{Table, damaged};
 use crate::table::TableReader;
 
 /// How much of a new table waits to be synced. A commit beside it would wait for all of that.
@@ -153,7 +154,7 @@ impl Job {
                 file.stamp()
                     .map_err(|error| failed("reading", path, error))?,
             );
-            let reader = TableReader::open(path, file, &self.settings.key_column)?;
+            let reader = TableReader::open(path, file, &self.settings)?;
             source = Some(Source { reader, table });
         }
         let shape = replay
@@ -177,7 +178,7 @@ impl Job {
             },
         };
         let file = Watched::boxed(file, progress);
-        let table = checkpoint::write(file, path, source, plan, self.settings.guard_formulas)?;
+        let table = checkpoint::write(file, path, source, plan, &self.settings)?;
         let successor = Successor::begin(
             &*self.disk,
             &self.journal,

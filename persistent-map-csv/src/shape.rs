@@ -17,7 +17,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use persistent_map_core::codec::depth;
 use persistent_map_core::{Bincode, Codec as _, Key, PersistentError, Result, Value};
 
-use crate::cell::{CellError, Form, decode, decode_row, encode, fields_of};
+use crate::cell::{CellError, Form, PLAIN, Style, decode, decode_row, encode, fields_of, is_like};
 
 /// The column of a bare value.
 pub(crate) const VALUE: &str = "value";
@@ -42,13 +42,26 @@ impl Shape {
     }
 
     /// The value in a row of as many cells as there are columns.
-    pub(crate) fn decode<V: Value>(&self, cells: &[&str]) -> Result<V, CellError> {
-        decode_row(&self.columns, cells, self.is_bare())
+    pub(crate) fn decode<V: Value>(&self, cells: &[&str], style: &Style) -> Result<V, CellError> {
+        let mut texts = cells.to_vec();
+        loop {
+            match decode_row(&self.columns, &texts, self.is_bare(), style) {
+                // Spaces alone are nothing to whoever expects a number there, and a text to others.
+                Err(CellError::Blank(column, expected)) => {
+                    let at = self.columns.iter().position(|name| *name == column);
+                    match at.and_then(|at| texts.get_mut(at)) {
+                        Some(text) if !text.is_empty() => *text = "",
+                        _ => return Err(CellError::Blank(column, expected)),
+                    }
+                }
+                done => return done,
+            }
+        }
     }
 
     /// The names of the columns that a value fills.
     fn filled_by<V: Value>(&self, value: &V) -> Vec<&'static str> {
-        match fields_of(value, Form::Plain) {
+        match fields_of(value, Form::Plain, &PLAIN) {
             Ok(Some(fields)) if !self.is_bare() => {
                 fields.into_iter().map(|(name, _)| name).collect()
             }
@@ -63,6 +76,13 @@ impl Shape {
         filled.into_iter().find(|name| !is_column(name))
     }
 
+    /// A column that the value fills and that is there twice.
+    pub(crate) fn twice<V: Value>(&self, value: &V) -> Option<&'static str> {
+        let count = |name: &str| self.columns.iter().filter(|column| *column == name).count();
+        let filled = self.filled_by(value);
+        filled.into_iter().find(|name| count(name) > 1)
+    }
+
     /// Which columns a value leaves alone.
     pub(crate) fn extra<V: Value>(&self, value: &V) -> Vec<usize> {
         let filled = self.filled_by(value);
@@ -74,7 +94,8 @@ impl Shape {
             .collect()
     }
 
-    /// Where another shape has each of these columns. (Only columns without a name can be there more than once.)
+    /// Where another shape has each of these columns. (Those that are there more than once are no
+    /// fields.)
     pub(crate) fn places_in(&self, other: &Shape) -> Vec<Option<usize>> {
         let mut places: HashMap<&str, VecDeque<usize>> = HashMap::new();
         for (place, column) in (0..).zip(&other.columns) {
@@ -106,10 +127,15 @@ impl Shape {
     }
 
     /// A cell for each column that the value fills, but the key's, after the check that they give the value back.
-    pub(crate) fn encode<V: Value>(&self, key: &str, value: &V) -> Result<Cells, CellError> {
+    pub(crate) fn encode<V: Value>(
+        &self,
+        key: &str,
+        value: &V,
+        style: &Style,
+    ) -> Result<Cells, CellError> {
         let mut problem = None;
         for form in Form::BOTH {
-            match self.encode_as(form, key, value) {
+            match self.encode_as(form, key, value, style) {
                 Ok(cells) => return Ok(cells),
                 Err(error) => problem = problem.or(Some(error)),
             }
@@ -117,11 +143,17 @@ impl Shape {
         Err(problem.unwrap_or(CellError::Nested))
     }
 
-    fn encode_as<V: Value>(&self, form: Form, key: &str, value: &V) -> Result<Cells, CellError> {
+    fn encode_as<V: Value>(
+        &self,
+        form: Form,
+        key: &str,
+        value: &V,
+        style: &Style,
+    ) -> Result<Cells, CellError> {
         let fields = if self.is_bare() {
             None
         } else {
-            fields_of(value, form)?
+            fields_of(value, form, style)?
         };
         let mut cells = vec![None; self.columns.len()];
         if let Some(fields) = fields {
@@ -131,7 +163,7 @@ impl Shape {
             }
         } else {
             let at = self.columns.iter().position(|column| column == VALUE);
-            cells[at.ok_or(CellError::NoValueColumn)?] = Some(encode(value, form)?);
+            cells[at.ok_or(CellError::NoValueColumn)?] = Some(encode(value, form, style)?);
         }
         match cells[self.key].replace(key.to_string()) {
             Some(text) if text != key => {
@@ -146,7 +178,7 @@ impl Shape {
             .iter()
             .map(|cell| cell.as_deref().unwrap_or_default())
             .collect();
-        let back: V = self.decode(&texts)?;
+        let back: V = self.decode(&texts, style)?;
         if is_same(value, &back) {
             cells[self.key] = None;
             Ok(cells)
@@ -198,11 +230,11 @@ impl SharedShape {
     }
 
     /// The cells of an entry. The first one of a table decides on its shape.
-    pub(crate) fn encode<V: Value>(&self, key: &str, value: &V) -> Result<Cells> {
+    pub(crate) fn encode<V: Value>(&self, key: &str, value: &V, style: &Style) -> Result<Cells> {
         let known = self.known();
         if let (Some(shape), true) = (&known.shape, known.settled) {
             return shape
-                .encode(key, value)
+                .encode(key, value, style)
                 .map_err(|error| unstorable::<V>(&error));
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -213,7 +245,7 @@ impl SharedShape {
         };
         let mut problem = None;
         for shape in candidates {
-            match shape.encode(key, value) {
+            match shape.encode(key, value, style) {
                 Ok(cells) => {
                     known.shape = Some(Arc::new(shape));
                     known.settled = true;
@@ -246,13 +278,15 @@ impl SharedShape {
 
     fn candidates<V: Value>(&self, value: &V) -> Vec<Shape> {
         let bare = Shape::bare(&self.key_column);
-        let fields = match fields_of(value, Form::Plain) {
+        let fields = match fields_of(value, Form::Plain, &PLAIN) {
             Ok(Some(fields)) if !fields.is_empty() => fields,
             _ => return vec![bare],
         };
         let mut columns: Vec<String> = Vec::new();
         for (name, _) in fields {
-            if name.is_empty() || columns.iter().any(|column| column == name) {
+            // The names of a header are read without the spaces around them.
+            if name.is_empty() || name.trim() != name || columns.iter().any(|column| column == name)
+            {
                 return vec![bare];
             }
             columns.push(name.to_string());
@@ -286,11 +320,11 @@ pub(crate) fn listed(columns: &[String]) -> String {
     }
 }
 
-/// What other people have written, without what a terminal would obey.
+/// What other people have written, without what a terminal would obey or nobody could see.
 pub(crate) fn legible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for letter in text.chars() {
-        if letter.is_control() {
+        if letter.is_control() || is_invisible(letter) {
             shown.extend(letter.escape_default());
         } else {
             shown.push(letter);
@@ -299,11 +333,26 @@ pub(crate) fn legible(text: &str) -> String {
     shown
 }
 
+fn is_invisible(letter: char) -> bool {
+    letter != ' '
+        && (letter.is_whitespace()
+            || matches!(letter, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+                | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+                | '\u{e0000}'..='\u{e0fff}'))
+}
+
+/// The column that was probably meant by a name, for advice.
+pub(crate) fn meant_by<'a>(name: &str, columns: &'a [String]) -> Option<&'a str> {
+    let mut alike = columns.iter().filter(|column| is_like(column, name));
+    alike.next().map(String::as_str)
+}
+
 /// A header without rows, and the columns that it lacks for a value.
 fn widened<V: Value>(shape: &Shape, value: &V) -> Shape {
     let mut shape = shape.clone();
     if !shape.is_bare()
-        && let Ok(Some(fields)) = fields_of(value, Form::Plain)
+        && let Ok(Some(fields)) = fields_of(value, Form::Plain, &PLAIN)
     {
         for (name, _) in fields {
             if !shape.columns.iter().any(|column| column == name) {
@@ -315,10 +364,10 @@ fn widened<V: Value>(shape: &Shape, value: &V) -> Shape {
 }
 
 /// The text of a key, after the check that it gives the key back.
-pub(crate) fn encode_key<K: Key>(key: &K) -> Result<String> {
+pub(crate) fn encode_key<K: Key>(key: &K, style: &Style) -> Result<String> {
     let mut problem = None;
     for form in Form::BOTH {
-        match encode_key_as(form, key) {
+        match encode_key_as(form, key, style) {
             Ok(text) => return Ok(text),
             Err(error) => problem = problem.or(Some(error)),
         }
@@ -339,19 +388,19 @@ pub(crate) fn encode_key<K: Key>(key: &K) -> Result<String> {
     })
 }
 
-pub(crate) fn decode_key<K: Key>(text: &str) -> Result<K, CellError> {
-    decode(text)
+pub(crate) fn decode_key<K: Key>(text: &str, style: &Style) -> Result<K, CellError> {
+    decode(text, style)
 }
 
-fn encode_key_as<K: Key>(form: Form, key: &K) -> Result<String, CellError> {
-    let text = encode(key, form)?;
-    let back: K = decode(&text)?;
+fn encode_key_as<K: Key>(form: Form, key: &K, style: &Style) -> Result<String, CellError> {
+    let text = encode(key, form, style)?;
+    let back: K = decode(&text, style)?;
     if back != *key {
         return Err(CellError::Message(
             "the key that comes back is another one".to_string(),
         ));
     }
-    if encode(&back, form)? != text {
+    if encode(&back, form, style)? != text {
         return Err(CellError::Message(
             "the same key gives another text each time".to_string(),
         ));

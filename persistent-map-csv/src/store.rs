@@ -31,28 +31,13 @@ use crate::checkpoint::{self, Plan, Rest, Source, edited};
 use crate::disk::{Claim, Disk, DiskFile};
 use crate::journal::{self, Changes, Failure, Fault, Frames, Journal, Kind, Packed, Replay, aside};
 use crate::merge::{Job, Merge, Merged, clear_up};
+use crate::settings::Settings;
 use crate::shape::Shape;
 use crate::table::{Head, Print, TableReader};
 
 /// A merge that is slower than the commits beside it is waited for when the journal has grown to so many times the size at
 /// which it began.
 pub(crate) const BEHIND: u64 = 4;
-
-/// What the user has set.
-#[derive(Debug, Clone)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "each is an option that a user may set by itself"
-)]
-pub(crate) struct Settings {
-    pub(crate) key_column: String,
-    pub(crate) sync: bool,
-    pub(crate) guard_formulas: bool,
-    pub(crate) keep_extra_columns: bool,
-    pub(crate) replay_onto_edited_table: bool,
-    /// A journal may grow to the size of its table, and to this many bytes beside a small one, before the two are merged.
-    pub(crate) merge_after: u64,
-}
 
 pub(crate) struct Store {
     disk: Arc<dyn Disk>,
@@ -303,7 +288,7 @@ impl Store {
 
     fn first_reader(&self) -> Result<Option<TableReader>> {
         self.open(self.path())?
-            .map(|file| TableReader::open(self.path(), file, &self.settings.key_column))
+            .map(|file| TableReader::open(self.path(), file, &self.settings))
             .transpose()
     }
 
@@ -465,14 +450,14 @@ impl Store {
             .disk
             .create(aside, self.path())
             .map_err(|error| self.failed("writing", error))?;
-        let (path, guard) = (self.path().to_path_buf(), self.settings.guard_formulas);
+        let path = self.path().to_path_buf();
         let cells: Option<&mut dyn Packed> = match (plan.cells, &mut self.journal) {
             (Some(cells), _) => Some(cells),
             (None, Some(journal)) => Some(journal),
             (None, None) => None,
         };
         let plan = Plan { cells, ..plan };
-        checkpoint::write(file, &path, source, plan, guard)
+        checkpoint::write(file, &path, source, plan, &self.settings)
     }
 
     /// Appends to the journal, or begins it. An error means that the frames are not there, or is marked unknown.

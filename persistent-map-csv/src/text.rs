@@ -4,6 +4,7 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use csv_async::{AsyncReaderBuilder, AsyncWriter, AsyncWriterBuilder, ByteRecord, Terminator};
@@ -15,6 +16,8 @@ pub(crate) struct Dialect {
     pub(crate) crlf: bool,
     /// It begins with a byte order mark.
     pub(crate) bom: bool,
+    /// Lines that begin with it are no rows.
+    pub(crate) comment: Option<u8>,
 }
 
 pub(crate) const BOM: &str = "\u{feff}";
@@ -25,6 +28,7 @@ impl Default for Dialect {
             delimiter: b',',
             crlf: false,
             bom: false,
+            comment: None,
         }
     }
 }
@@ -35,9 +39,81 @@ impl Dialect {
         self,
         cells: impl IntoIterator<Item = C>,
     ) -> io::Result<Vec<u8>> {
-        let mut rows = Rows::new(self);
+        let mut rows = Rows::new(self, Arc::from([]));
         rows.push(cells)?;
         rows.finish()
+    }
+
+    /// The text of one row with each cell in quotation marks.
+    fn quoted_row<C: AsRef<[u8]>>(self, cells: &[C]) -> Vec<u8> {
+        let mut text = Vec::new();
+        for (at, cell) in cells.iter().enumerate() {
+            if at > 0 {
+                text.push(self.delimiter);
+            }
+            text.push(b'"');
+            for byte in cell.as_ref() {
+                text.push(*byte);
+                if *byte == b'"' {
+                    text.push(b'"');
+                }
+            }
+            text.push(b'"');
+        }
+        text.extend_from_slice(self.line_end());
+        text
+    }
+
+    /// Whether a line is a comment.
+    pub(crate) fn is_comment(self, line: &[u8]) -> bool {
+        self.comment.is_some() && line.first() == self.comment.as_ref()
+    }
+
+    /// Whether a row has separators and nothing else.
+    pub(crate) fn is_empty_row(self, row: &[u8]) -> bool {
+        let cells = without_end(row);
+        !cells.is_empty() && cells.iter().all(|byte| *byte == self.delimiter)
+    }
+
+    /// How much of the text of a row is comments before it.
+    pub(crate) fn comments_before(self, text: &[u8]) -> usize {
+        let mut at = 0;
+        while self.is_no_row(&text[at..]) {
+            let line = text[at..]
+                .iter()
+                .position(|byte| matches!(byte, b'\n' | b'\r'));
+            let Some(end) = line else { return text.len() };
+            at += end + 1;
+        }
+        at
+    }
+
+    /// Whether the first line of a text is none of a row.
+    fn is_no_row(self, text: &[u8]) -> bool {
+        let may_be = |first: u8| {
+            matches!(first, b'\n' | b'\r' | b'\x1a')
+                || first == self.delimiter
+                || Some(first) == self.comment
+        };
+        if !text.first().copied().is_some_and(may_be) {
+            return false;
+        }
+        let end = text.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        let line = &text[..end.unwrap_or(text.len())];
+        line.is_empty() || self.is_comment(line) || is_end_mark(line) || self.is_empty_row(line)
+    }
+
+    /// The text of a header by which a row that repeats it is known; empty if a row of ours could have the same text.
+    pub(crate) fn header_line(self, line: &[u8]) -> io::Result<Arc<[u8]>> {
+        let line = without_end(line);
+        let is_ambiguous = match self.records(line)?.first() {
+            Some(cells) => {
+                let cells: Vec<&[u8]> = cells.iter().collect();
+                self.quoted_row(&cells) == self.row(&cells)?
+            }
+            None => true,
+        };
+        Ok(Arc::from(if is_ambiguous { &[][..] } else { line }))
     }
 
     pub(crate) fn line_end(self) -> &'static [u8] {
@@ -60,6 +136,7 @@ impl Dialect {
             .delimiter(self.delimiter)
             .has_headers(false)
             .flexible(true)
+            .comment(self.comment)
             .create_reader(text);
         let mut records = Vec::new();
         let mut record = ByteRecord::new();
@@ -70,34 +147,109 @@ impl Dialect {
     }
 }
 
+/// What ends a text for old programs of DOS.
+pub(crate) fn is_end_mark(row: &[u8]) -> bool {
+    without_end(row) == b"\x1a"
+}
+
+pub(crate) fn without_end(row: &[u8]) -> &[u8] {
+    let end = row.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n'));
+    &row[..end.map_or(0, |at| at + 1)]
+}
+
 /// Rows on their way to text. Making a writer costs more than to write a row, so many should share one.
-pub(crate) struct Rows(AsyncWriter<Vec<u8>>);
+///
+/// Rows that would be read as something else are told apart by quotation marks: one of empty cells, one that begins like
+/// a comment, and one that repeats the header.
+pub(crate) struct Rows {
+    dialect: Dialect,
+    header: Arc<[u8]>,
+    done: Vec<u8>,
+    writer: AsyncWriter<Vec<u8>>,
+}
 
 impl Rows {
-    pub(crate) fn new(dialect: Dialect) -> Self {
-        let terminator = if dialect.crlf {
-            Terminator::CRLF
-        } else {
-            Terminator::Any(b'\n')
-        };
-        let writer = AsyncWriterBuilder::new()
-            .delimiter(dialect.delimiter)
-            .terminator(terminator)
-            .buffer_capacity(1024)
-            .create_writer(Vec::new());
-        Rows(writer)
+    /// `header` is what [`Dialect::header_line`] says.
+    pub(crate) fn new(dialect: Dialect, header: Arc<[u8]>) -> Self {
+        Rows {
+            dialect,
+            header,
+            done: Vec::new(),
+            writer: writer(dialect),
+        }
     }
 
     pub(crate) fn push<C: AsRef<[u8]>>(
         &mut self,
         cells: impl IntoIterator<Item = C>,
     ) -> io::Result<()> {
-        ready(self.0.write_record(cells)).map_err(io::Error::other)
+        let mut cells = cells.into_iter().peekable();
+        if cells
+            .peek()
+            .is_some_and(|first| self.is_suspect(first.as_ref()))
+        {
+            return self.push_apart(&cells.collect::<Vec<C>>());
+        }
+        ready(self.writer.write_record(cells)).map_err(io::Error::other)
     }
 
     pub(crate) fn finish(self) -> io::Result<Vec<u8>> {
-        ready(self.0.into_inner()).map_err(|error| io::Error::other(error.to_string()))
+        let mut text = self.done;
+        text.extend(finished(self.writer)?);
+        Ok(text)
     }
+
+    /// Whether a row that begins with this cell may be one that is read as something else.
+    fn is_suspect(&self, first: &[u8]) -> bool {
+        let header = &self.header[..];
+        first.is_empty()
+            || self.dialect.is_comment(first)
+            || header.starts_with(first)
+            || header
+                .get(1..)
+                .is_some_and(|header| header.starts_with(first))
+            || first.contains(&b'"')
+            || first.starts_with(BOM.as_bytes())
+    }
+
+    fn push_apart<C: AsRef<[u8]>>(&mut self, cells: &[C]) -> io::Result<()> {
+        let mut one = writer(self.dialect);
+        ready(one.write_record(cells)).map_err(io::Error::other)?;
+        let plain = finished(one)?;
+        let is_something_else = self.dialect.is_empty_row(&plain)
+            || self.dialect.is_comment(&plain)
+            || *without_end(plain.strip_prefix(BOM.as_bytes()).unwrap_or(&plain)) == *self.header;
+        self.end_writer()?;
+        self.done.extend(if is_something_else {
+            self.dialect.quoted_row(cells)
+        } else {
+            plain
+        });
+        Ok(())
+    }
+
+    fn end_writer(&mut self) -> io::Result<()> {
+        let writer = std::mem::replace(&mut self.writer, writer(self.dialect));
+        self.done.extend(finished(writer)?);
+        Ok(())
+    }
+}
+
+fn writer(dialect: Dialect) -> AsyncWriter<Vec<u8>> {
+    let terminator = if dialect.crlf {
+        Terminator::CRLF
+    } else {
+        Terminator::Any(b'\n')
+    };
+    AsyncWriterBuilder::new()
+        .delimiter(dialect.delimiter)
+        .terminator(terminator)
+        .buffer_capacity(1024)
+        .create_writer(Vec::new())
+}
+
+fn finished(writer: AsyncWriter<Vec<u8>>) -> io::Result<Vec<u8>> {
+    ready(writer.into_inner()).map_err(|error| io::Error::other(error.to_string()))
 }
 
 /// Waits for a future that has nothing to wait for.
@@ -117,6 +269,7 @@ fn ready<F: Future>(future: F) -> F::Output {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scanner {
     delimiter: u8,
+    comment: Option<u8>,
     state: State,
     /// The line that is being read; the first is 1.
     pub(crate) line: u64,
@@ -126,7 +279,11 @@ pub(crate) struct Scanner {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    RowStart,
+    Comment,
     CellStart,
+    /// Nothing but spaces in the cell so far.
+    Spaces,
     Cell,
     Quoted,
     /// After a quotation mark in a quoted cell: its end, or the first of two.
@@ -142,15 +299,18 @@ pub(crate) enum Scan {
     Row(usize),
     /// The text ends first.
     More,
-    /// Something stands after the closing quotation mark of a cell.
-    AfterQuote,
+    /// Something stands after the closing quotation mark of a cell, and whether a backslash stands before that.
+    AfterQuote { backslash: bool },
+    /// Spaces stand before the opening quotation mark of a cell.
+    BeforeQuote,
 }
 
 impl Scanner {
-    pub(crate) fn new(delimiter: u8) -> Self {
+    pub(crate) fn new(delimiter: u8, comment: Option<u8>) -> Self {
         Scanner {
             delimiter,
-            state: State::CellStart,
+            comment,
+            state: State::RowStart,
             line: 1,
             quote_line: 1,
         }
@@ -162,7 +322,8 @@ impl Scanner {
             self.state = match (self.state, byte) {
                 (State::CarriageReturn, b'\n') => return self.row_ends(at + 1),
                 (State::CarriageReturn, _) => return self.row_ends(at),
-                (State::CellStart, b'"') => {
+                (State::RowStart, byte) if Some(byte) == self.comment => State::Comment,
+                (State::RowStart | State::CellStart, b'"') => {
                     self.quote_line = self.line;
                     State::Quoted
                 }
@@ -174,9 +335,17 @@ impl Scanner {
                 (State::Quote, b'"') => State::Quoted,
                 (_, b'\n') => return self.row_ends(at + 1),
                 (_, b'\r') => State::CarriageReturn,
+                (State::Comment, _) => State::Comment,
                 (_, byte) if byte == self.delimiter => State::CellStart,
-                (State::Quote, _) => return Scan::AfterQuote,
-                (State::CellStart | State::Cell, _) => State::Cell,
+                (State::Quote, _) => {
+                    let backslash = at >= 2 && text[at - 2] == b'\\';
+                    return Scan::AfterQuote { backslash };
+                }
+                (State::RowStart | State::CellStart | State::Spaces, b' ') => State::Spaces,
+                (State::Spaces, b'"') => return Scan::BeforeQuote,
+                (State::RowStart | State::CellStart | State::Spaces | State::Cell, _) => {
+                    State::Cell
+                }
             };
         }
         Scan::More
@@ -189,20 +358,26 @@ impl Scanner {
 
     fn row_ends(&mut self, at: usize) -> Scan {
         self.line += 1;
-        self.state = State::CellStart;
+        self.state = State::RowStart;
         Scan::Row(at)
     }
 }
 
 /// Whether a spreadsheet would run the text of a cell as a formula. A plain number with a sign is none.
 pub(crate) fn is_formula(text: &[u8]) -> bool {
-    match text.first() {
-        Some(b'=' | b'@' | b'\t' | b'\r') => true,
-        Some(b'+' | b'-') => {
-            std::str::from_utf8(text).is_ok_and(|text| text.parse::<f64>().is_err())
+    match text {
+        [b'+' | b'-', ..] => !is_number(text),
+        // The last are full-width ＝, ＠, ＋ and －, which East Asian spreadsheets take for the others.
+        [b'=' | b'@' | b'\t' | b'\r' | b'\n', ..] | [0xef, 0xbc, 0x9d | 0xa0 | 0x8b | 0x8d, ..] => {
+            true
         }
         _ => false,
     }
+}
+
+/// Whether a text is a number, whichever sign stands before its fraction.
+fn is_number(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| text.replacen(',', ".", 1).parse::<f64>().is_ok())
 }
 
 /// The text of a cell as it stands in the file.
@@ -238,7 +413,7 @@ mod tests {
     use super::*;
 
     fn rows(text: &str) -> Vec<(u64, String)> {
-        let mut scanner = Scanner::new(b',');
+        let mut scanner = Scanner::new(b',', None);
         let (mut from, mut rows) = (0, Vec::new());
         loop {
             let line = scanner.line;
@@ -268,8 +443,55 @@ mod tests {
 
     #[test]
     fn text_after_a_closing_quote_is_noticed() {
-        let mut scanner = Scanner::new(b';');
-        assert_eq!(scanner.next_row(b"a;\"b\"c;d\n", 0), Scan::AfterQuote);
+        let mut scanner = Scanner::new(b';', None);
+        assert_eq!(
+            scanner.next_row(b"a;\"b\"c;d\n", 0),
+            Scan::AfterQuote { backslash: false }
+        );
+        let mut scanner = Scanner::new(b';', None);
+        assert_eq!(
+            scanner.next_row(b"a;\"b \\\"c\\\"\";d\n", 0),
+            Scan::AfterQuote { backslash: true }
+        );
+        let mut scanner = Scanner::new(b';', None);
+        assert_eq!(scanner.next_row(b"a;  \"b\";d\n", 0), Scan::BeforeQuote);
+    }
+
+    #[test]
+    fn quotation_marks_in_a_comment_mean_nothing() {
+        let mut scanner = Scanner::new(b',', Some(b'#'));
+        let text = b"#a,\"b\nc,#\"d\n";
+        assert_eq!(scanner.next_row(text, 0), Scan::Row(6));
+        assert_eq!(scanner.next_row(text, 6), Scan::Row(text.len()));
+    }
+
+    #[test]
+    fn rows_that_would_be_read_as_something_else_are_quoted() {
+        let dialect = Dialect {
+            comment: Some(b'#'),
+            ..Dialect::default()
+        };
+        for (header, cells, expected) in [
+            ("a,b", ["", ""], "\"\",\"\"\n"),
+            ("a,b", ["", "x"], ",x\n"),
+            ("a,b", ["a", "b"], "\"a\",\"b\"\n"),
+            ("a,b", ["a", "c"], "a,c\n"),
+            ("\"a\",\"b\"", ["a", "b"], "a,b\n"),
+            ("\"a\"\"\",b", ["a\"", "b"], "\"a\"\"\",\"b\"\n"),
+            ("a,b", ["#a", "b"], "\"#a\",\"b\"\n"),
+        ] {
+            let header = dialect.header_line(header.as_bytes()).unwrap();
+            let mut rows = Rows::new(dialect, header);
+            rows.push(["x", "y"]).unwrap();
+            rows.push(cells).unwrap();
+            rows.push(["x", "y"]).unwrap();
+            let text = String::from_utf8(rows.finish().unwrap()).unwrap();
+            assert_eq!(text, format!("x,y\n{expected}x,y\n"));
+            let records = dialect.records(text.as_bytes()).unwrap();
+            assert!(records[1].iter().eq(cells.map(str::as_bytes)));
+        }
+        // Such a header cannot be told from a row.
+        assert!(dialect.header_line(b"\"a,\",\"b,\"").unwrap().is_empty());
     }
 
     #[test]
@@ -291,7 +513,7 @@ mod tests {
                 let dialect = Dialect {
                     delimiter,
                     crlf,
-                    bom: false,
+                    ..Dialect::default()
                 };
                 for first in cells {
                     let row = [&[first][..], &cells].concat();
@@ -299,7 +521,8 @@ mod tests {
                     let records = dialect.records(&text).unwrap();
                     assert_eq!(records.len(), 1);
                     assert!(records[0].iter().eq(row.iter().map(|cell| cell.as_bytes())));
-                    let end = Scanner::new(delimiter).next_row(&[&text[..], b"x"].concat(), 0);
+                    let end =
+                        Scanner::new(delimiter, None).next_row(&[&text[..], b"x"].concat(), 0);
                     assert_eq!(end, Scan::Row(text.len()));
                 }
             }
@@ -310,6 +533,7 @@ mod tests {
     fn the_guard_loses_nothing_on_or_off() {
         for text in [
             "", "a", "=1+1", "'=1+1", "''=1", "-5", "-a", "'-5", "+1e3", "@x", "'", "''a", "\tx",
+            "\nx", "＝1", "＋1", "－1", "＠x", "'＝1", "-9,5", "-1,2,3",
         ] {
             for guard in [false, true] {
                 let cell = guarded(text.as_bytes(), guard);
@@ -318,6 +542,11 @@ mod tests {
             }
         }
         assert_eq!(&*guarded(b"=1+1", false), b"=1+1");
-        assert_eq!(&*guarded(b"-12.5", true), b"-12.5");
+        for number in ["-12.5", "-9,5", "+1e3"] {
+            assert_eq!(&*guarded(number.as_bytes(), true), number.as_bytes());
+        }
+        for formula in ["\n=1+1", "＝1+1", "＋1", "－1", "＠SUM(1)", "-1+2"] {
+            assert!(is_formula(formula.as_bytes()), "{formula}");
+        }
     }
 }

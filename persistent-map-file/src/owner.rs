@@ -24,7 +24,7 @@ pub(crate) fn introduction() -> String {
     let mut text = format!("{BEGINNING}{} ({})", process::id(), program());
     for (what, value) in [("user", &place.user), ("host", &place.host)] {
         if !value.is_empty() {
-            text += &format!(", {what} {value}");
+            text.extend([", ", what, " ", value.as_str()]);
         }
     }
     text + &format!(

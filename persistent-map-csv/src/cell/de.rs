@@ -3,19 +3,21 @@
 use serde::de::value::StrDeserializer;
 use serde::de::{self, Deserializer, IgnoredAny, IntoDeserializer as _, Visitor};
 
-use super::{CellError, is_pairs_of_quotes};
+use super::{CellError, Style, number};
 
 #[derive(Clone, Copy)]
-pub(super) struct Cell<'a>(pub(super) &'a str);
+pub(super) struct Cell<'a> {
+    pub(super) text: &'a str,
+    pub(super) style: &'a Style,
+}
 
 macro_rules! whole_number {
     ($($method:ident $visit:ident $type:ty;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CellError> {
-            match without_zero_fraction(self.0).parse::<$type>() {
+            const EXPECTED: &str = concat!("a whole number (", stringify!($type), ")");
+            match number::whole(self.text, self.style, EXPECTED)?.parse::<$type>() {
                 Ok(number) => visitor.$visit(number),
-                Err(_) => Err(CellError::expected(concat!(
-                    "a whole number (", stringify!($type), ")"
-                ))),
+                Err(_) => Err(number::unreadable(self.text, self.style, EXPECTED)),
             }
         }
     )*};
@@ -24,12 +26,14 @@ macro_rules! whole_number {
 macro_rules! float {
     ($($method:ident $visit:ident $type:ty;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CellError> {
-            match self.0.parse::<$type>() {
-                Ok(number) => visitor.$visit(number),
-                Err(_) if self.0.contains(',') => Err(CellError::expected(
-                    "a number with a decimal point, and found a comma",
-                )),
-                Err(_) => Err(CellError::expected(concat!("a number (", stringify!($type), ")"))),
+            const EXPECTED: &str = concat!("a number (", stringify!($type), ")");
+            let text = number::float(self.text, self.style, EXPECTED)?;
+            match text.parse::<$type>() {
+                Ok(number) if number::is_in_range(&text, number.is_infinite(), number == 0.0) => {
+                    visitor.$visit(number)
+                }
+                Ok(_) => Err(number::out_of_range(EXPECTED)),
+                Err(_) => Err(number::unreadable(self.text, self.style, EXPECTED)),
             }
         }
     )*};
@@ -43,10 +47,10 @@ macro_rules! json_or_empty {
             $($name: $argument,)*
             visitor: V,
         ) -> Result<V::Value, CellError> {
-            if self.0.is_empty() {
+            if self.text.is_empty() {
                 return visitor.$visit(Nothing);
             }
-            json! { self.0, |json| json.$method($($name,)* visitor) }
+            json! { self.text, |json| json.$method($($name,)* visitor) }
         }
     )*};
 }
@@ -58,7 +62,7 @@ macro_rules! json_always {
             $($name: $argument,)*
             visitor: V,
         ) -> Result<V::Value, CellError> {
-            json! { self.0, |json| json.$method($($name,)* visitor) }
+            json! { self.text, |json| json.$method($($name,)* visitor) }
         }
     )*};
 }
@@ -78,23 +82,23 @@ impl<'de> Deserializer<'de> for Cell<'de> {
 
     /// For types that take what they find: JSON if it is that, else a text.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CellError> {
-        if self.0.is_empty() {
+        if self.text.is_empty() {
             visitor.visit_unit()
-        } else if serde_json::from_str::<IgnoredAny>(self.0).is_ok() {
-            json! { self.0, |json| json.deserialize_any(visitor) }
+        } else if serde_json::from_str::<IgnoredAny>(self.text).is_ok() {
+            json! { self.text, |json| json.deserialize_any(visitor) }
         } else {
-            visitor.visit_str(self.0)
+            visitor.visit_str(self.text)
         }
     }
 
     /// Spreadsheets write `TRUE`, Python writes `True`.
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CellError> {
-        if self.0.eq_ignore_ascii_case("true") {
-            visitor.visit_bool(true)
-        } else if self.0.eq_ignore_ascii_case("false") {
-            visitor.visit_bool(false)
-        } else {
-            Err(CellError::expected("true or false"))
+        match self.style.bool_of(self.text) {
+            Some(value) => visitor.visit_bool(value),
+            None if !self.text.is_empty() && self.text.trim().is_empty() => {
+                Err(CellError::Blank(String::new(), "true or false".to_string()))
+            }
+            None => Err(unreadable_bool(self.text, self.style)),
         }
     }
 
@@ -117,7 +121,7 @@ impl<'de> Deserializer<'de> for Cell<'de> {
     }
 
     fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CellError> {
-        let mut chars = self.0.chars();
+        let mut chars = self.text.chars();
         match (chars.next(), chars.next()) {
             (Some(char), None) => visitor.visit_char(char),
             _ => Err(CellError::expected("one character")),
@@ -125,29 +129,26 @@ impl<'de> Deserializer<'de> for Cell<'de> {
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CellError> {
-        visitor.visit_str(self.0)
+        visitor.visit_str(self.text)
     }
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CellError> {
-        visitor.visit_str(self.0)
+        visitor.visit_str(self.text)
     }
 
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CellError> {
-        visitor.visit_str(self.0)
+        visitor.visit_str(self.text)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CellError> {
-        if self.0.is_empty() {
-            visitor.visit_none()
-        } else if is_pairs_of_quotes(self.0) {
-            visitor.visit_some(Cell(&self.0[2..]))
-        } else {
-            visitor.visit_some(self)
+        match self.style.inner(self.text) {
+            None => visitor.visit_none(),
+            Some(text) => visitor.visit_some(Cell { text, ..self }),
         }
     }
 
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CellError> {
-        if self.0.is_empty() {
+        if self.style.is_nothing(self.text) {
             visitor.visit_unit()
         } else {
             Err(CellError::expected("an empty cell"))
@@ -176,10 +177,13 @@ impl<'de> Deserializer<'de> for Cell<'de> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, CellError> {
-        if self.0.starts_with(['{', '"']) {
-            json! { self.0, |json| json.deserialize_enum(name, variants, visitor) }
+        if self.text.starts_with(['{', '"']) {
+            json! { self.text, |json| json.deserialize_enum(name, variants, visitor) }
         } else {
-            let variant: StrDeserializer<'de, CellError> = self.0.into_deserializer();
+            let trimmed = self.text.trim();
+            let is_trimmed = variants.contains(&trimmed) && !variants.contains(&self.text);
+            let text = if is_trimmed { trimmed } else { self.text };
+            let variant: StrDeserializer<'de, CellError> = text.into_deserializer();
             visitor.visit_enum(variant)
         }
     }
@@ -202,13 +206,54 @@ impl<'de> Deserializer<'de> for Cell<'de> {
     }
 }
 
-/// Python writes a whole number as `12.0` when there are empty cells in its column.
-fn without_zero_fraction(text: &str) -> &str {
-    match text.split_once('.') {
-        Some((whole, zeros)) if !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0') => {
-            whole
+/// Words for true and false that other programs and languages write.
+const BOOLS: [(&str, &str); 11] = [
+    ("yes", "no"),
+    ("1", "0"),
+    ("y", "n"),
+    ("t", "f"),
+    ("on", "off"),
+    ("wahr", "falsch"),
+    ("ja", "nein"),
+    ("vrai", "faux"),
+    ("oui", "non"),
+    ("verdadero", "falso"),
+    ("vero", "falso"),
+];
+
+fn unreadable_bool(text: &str, style: &Style) -> CellError {
+    let text = text.trim();
+    let problem = match &style.bool_words {
+        Some((yes, no)) => format!("expected {yes:?} or {no:?}"),
+        None => "expected true or false".to_string(),
+    };
+    let is_upper = text.chars().all(|letter| !letter.is_lowercase());
+    let known = BOOLS
+        .iter()
+        .find(|(yes, no)| text.eq_ignore_ascii_case(yes) || text.eq_ignore_ascii_case(no));
+    match known {
+        Some((yes, no)) if style.bool_words.is_none() => {
+            let cased = |word: &str| {
+                if is_upper {
+                    word.to_uppercase()
+                } else {
+                    word.to_string()
+                }
+            };
+            let (yes, no) = (cased(yes), cased(no));
+            CellError::advised(
+                problem,
+                format!("Open the file with `CsvBackend::new(..).bool_words({yes:?}, {no:?})`"),
+            )
         }
-        _ => text,
+        _ if text.is_empty() => CellError::advised(
+            format!("{problem}, and the cell is empty"),
+            "Fill it, or make the field an `Option`",
+        ),
+        _ => CellError::advised(
+            problem,
+            "Correct the cell, or name the words with `CsvBackend::new(..).bool_words(\"..\", \"..\")`",
+        ),
     }
 }
 

@@ -7,16 +7,18 @@ use serde::de::{
 use serde::ser::{Impossible, SerializeStruct, Serializer};
 use serde::{Deserialize as _, Serialize};
 
-use super::{CellError, Form, de, encode};
+use super::{CellError, Form, Style, de, encode};
 
 /// The fields of a struct with their texts, in the order in which the struct gives them; `None` for what is no struct.
 pub(crate) fn fields_of<T: Serialize + ?Sized>(
     item: &T,
     form: Form,
+    style: &Style,
 ) -> Result<Option<Vec<(&'static str, String)>>, CellError> {
     let item = Encode::new(item);
     match item.serialize(Fields {
         form,
+        style,
         cells: Vec::new(),
     }) {
         Ok(cells) => Ok(Some(cells)),
@@ -31,21 +33,24 @@ pub(crate) fn decode_row<T: DeserializeOwned>(
     columns: &[String],
     cells: &[&str],
     bare: bool,
+    style: &Style,
 ) -> Result<T, CellError> {
     let row = Row {
         columns,
         cells,
         bare,
+        style,
     };
     Decode::deserialize(row).map(|Decode(item)| item)
 }
 
-struct Fields {
+struct Fields<'a> {
     form: Form,
+    style: &'a Style,
     cells: Vec<(&'static str, String)>,
 }
 
-impl Serializer for Fields {
+impl Serializer for Fields<'_> {
     type Ok = Vec<(&'static str, String)>;
     type Error = CellError;
     type SerializeSeq = Impossible<Self::Ok, CellError>;
@@ -112,7 +117,7 @@ impl Serializer for Fields {
     }
 }
 
-impl SerializeStruct for Fields {
+impl SerializeStruct for Fields<'_> {
     type Ok = Vec<(&'static str, String)>;
     type Error = CellError;
 
@@ -121,7 +126,7 @@ impl SerializeStruct for Fields {
         key: &'static str,
         value: &T,
     ) -> Result<(), CellError> {
-        let text = encode(value, self.form).map_err(|error| error.in_column(key))?;
+        let text = encode(value, self.form, self.style).map_err(|error| error.in_column(key))?;
         self.cells.push((key, text));
         Ok(())
     }
@@ -141,14 +146,28 @@ struct Row<'a> {
     columns: &'a [String],
     cells: &'a [&'a str],
     bare: bool,
+    style: &'a Style,
 }
 
 impl<'a> Row<'a> {
     fn value(&self) -> Result<de::Cell<'a>, CellError> {
-        let at = self.columns.iter().position(|column| column == "value");
-        at.and_then(|at| self.cells.get(at))
-            .map(|text| de::Cell(text))
+        let mut values = (0..)
+            .zip(self.columns)
+            .filter(|(_, column)| *column == "value");
+        let at: Option<(usize, _)> = values.next();
+        if values.next().is_some() {
+            return Err(CellError::TwoColumns("value".to_string()));
+        }
+        at.and_then(|(at, _)| self.cells.get(at))
+            .map(|text| self.cell(text))
             .ok_or(CellError::NoValueColumn)
+    }
+
+    fn cell(&self, text: &'a str) -> de::Cell<'a> {
+        de::Cell {
+            text,
+            style: self.style,
+        }
     }
 }
 
@@ -257,7 +276,7 @@ impl<'de> MapAccess<'de> for Columns<'de> {
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, CellError> {
         let (column, text) = (&self.row.columns[self.at], self.row.cells[self.at]);
         self.at += 1;
-        seed.deserialize(de::Cell(text))
+        seed.deserialize(self.row.cell(text))
             .map_err(|error| error.in_column(column))
     }
 }

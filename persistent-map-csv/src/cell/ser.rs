@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::ser::{Impossible, Serializer};
 
-use super::{CellError, is_pairs_of_quotes};
+use super::{CellError, Style};
 
 pub(super) enum Cell {
     /// `None` and `()`.
@@ -11,18 +11,9 @@ pub(super) enum Cell {
     Text(String),
 }
 
-impl Cell {
-    pub(super) fn into_text(self) -> String {
-        match self {
-            Cell::Missing => String::new(),
-            Cell::Text(text) => text,
-        }
-    }
-}
-
 /// Plain text where there is one for the type, JSON where not.
-pub(super) fn plain<T: Serialize + ?Sized>(item: &T) -> Result<Cell, CellError> {
-    match item.serialize(Plain) {
+pub(super) fn plain<T: Serialize + ?Sized>(item: &T, style: &Style) -> Result<Cell, CellError> {
+    match item.serialize(Plain(style)) {
         Err(CellError::Nested) => json(item).map(Cell::Text),
         done => done,
     }
@@ -32,7 +23,7 @@ pub(super) fn json<T: Serialize + ?Sized>(item: &T) -> Result<String, CellError>
     Ok(serde_json::to_string(item)?)
 }
 
-struct Plain;
+struct Plain<'a>(&'a Style);
 
 macro_rules! as_displayed {
     ($($method:ident($type:ty))*) => {$(
@@ -51,15 +42,15 @@ macro_rules! float {
             Ok(Cell::Text(if v.is_nan() && v.is_sign_negative() {
                 "-NaN".to_string()
             } else if v.is_finite() && size != 0.0 && !(1e-5..1e17).contains(&size) {
-                format!("{v:e}")
+                self.0.number(format!("{v:e}"))
             } else {
-                v.to_string()
+                self.0.number(v.to_string())
             }))
         }
     )*};
 }
 
-impl Serializer for Plain {
+impl Serializer for Plain<'_> {
     type Ok = Cell;
     type Error = CellError;
     type SerializeSeq = Impossible<Cell, CellError>;
@@ -71,24 +62,27 @@ impl Serializer for Plain {
     type SerializeStructVariant = Impossible<Cell, CellError>;
 
     as_displayed! {
-        serialize_bool(bool) serialize_char(char) serialize_str(&str)
+        serialize_char(char) serialize_str(&str)
         serialize_i8(i8) serialize_i16(i16) serialize_i32(i32) serialize_i64(i64) serialize_i128(i128)
         serialize_u8(u8) serialize_u16(u16) serialize_u32(u32) serialize_u64(u64) serialize_u128(u128)
     }
 
     float! { serialize_f32(f32) serialize_f64(f64) }
 
+    fn serialize_bool(self, v: bool) -> Result<Cell, CellError> {
+        Ok(Cell::Text(self.0.bool_text(v).to_string()))
+    }
+
     fn serialize_none(self) -> Result<Cell, CellError> {
         Ok(Cell::Missing)
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Cell, CellError> {
-        match plain(value)? {
+        match plain(value, self.0)? {
             Cell::Missing => Err(CellError::Message(
                 "`Some` of nothing would read back as `None`".to_string(),
             )),
-            Cell::Text(text) if is_pairs_of_quotes(&text) => Ok(Cell::Text(format!("\"\"{text}"))),
-            text @ Cell::Text(_) => Ok(text),
+            Cell::Text(text) => Ok(Cell::Text(self.0.something(text))),
         }
     }
 
@@ -114,7 +108,7 @@ impl Serializer for Plain {
         _: &'static str,
         value: &T,
     ) -> Result<Cell, CellError> {
-        plain(value)
+        plain(value, self.0)
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
