@@ -114,7 +114,7 @@ fn checked(path: &Path) -> Result<&Path> {
             None,
         ));
     }
-    if text.starts_with("file:") {
+    if text.starts_with("file:") || text.starts_with("sqlite:") {
         return Err(refused(
             path,
             "it looks like a URI",
