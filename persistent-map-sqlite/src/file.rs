@@ -10,6 +10,7 @@ use persistent_map_file::{
 };
 
 use crate::import::{first_page, is_of_version_0_1};
+use crate::length;
 
 /// "PMAP", in the header of every file of ours.
 pub(crate) const APPLICATION_ID: u32 = 0x504d_4150;
@@ -35,6 +36,7 @@ pub(crate) fn prepare(path: &Path) -> Result<Target> {
         return Ok(Target::Memory);
     }
     let path = resolve(checked(path)?)?;
+    length::check(&path)?;
     is_regular_file(&path)?;
     let lock = LockFile::acquire(&path)?;
     let log = with_suffix(&path, "-wal");

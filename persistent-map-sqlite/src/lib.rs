@@ -34,6 +34,7 @@ mod database;
 mod failure;
 mod file;
 mod import;
+mod length;
 mod read;
 mod schema;
 mod settings;

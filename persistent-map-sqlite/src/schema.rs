@@ -57,6 +57,9 @@ pub(crate) struct Table {
     pub(crate) quick_check: Arc<str>,
 }
 
+/// What a new database is called until it is complete: its name with this at the end.
+pub(crate) const DRAFT: &str = ".persistent-map-creating";
+
 /// Values of up to so many bytes are read in chunks; larger ones one by one.
 pub(crate) const LARGE_VALUE: usize = 16 << 10;
 
@@ -145,7 +148,7 @@ impl Table {
 /// Makes a new database. It gets its name when it is complete and on the disk, so a crash on the way leaves no half one.
 pub(crate) async fn create(lock: &LockFile) -> Result<()> {
     let path = lock.target();
-    let draft = with_suffix(path, ".persistent-map-creating");
+    let draft = with_suffix(path, DRAFT);
     let failed = |error: std::io::Error| {
         refused(
             path,
