@@ -35,10 +35,12 @@ mod failure;
 mod file;
 mod import;
 mod length;
+mod log;
 mod read;
 mod schema;
 mod settings;
 mod transaction;
+mod version;
 mod write;
 
 use persistent_map_core::{Bincode, PersistentMap};
