@@ -66,7 +66,8 @@ impl SqliteBackend {
     /// - [`InUse`](PersistentError::InUse): another backend has it; the error says who. Waits up to half a second for
     ///   it to be released.
     /// - [`Refused`](PersistentError::Refused): not a file of ours (another program's database, a text file, an empty
-    ///   file, a directory), from a newer version, or not accessible. The file is not changed.
+    ///   file, a directory), from a newer version, or not accessible; or the path or the name is too long for SQLite or the
+    ///   file system. The file is not changed.
     /// - [`Storage`](PersistentError::Storage): SQLite could not open it.
     /// - [`NoRuntime`](PersistentError::NoRuntime): not inside a tokio runtime.
     ///
@@ -91,8 +92,11 @@ impl<C: Codec + Clone> SqliteBackend<C> {
     ///
     /// Names are 1 to 64 ASCII letters, digits, `_` and `-`; upper and lower case are the same. The table is made when a
     /// map is first opened on it. Each map is closed for itself; the file
-    /// is released when all backends of it are closed or dropped, this one too. While a map is opened, writes of the others
-    /// wait.
+    /// is released when all backends of it are closed or dropped, this one too. While a map is opened or verified, writes of
+    /// the others go on: they wait for at most 1,000 of its rows, or one value above 16 KiB, and at its beginning while its
+    /// structure is checked and its rows are counted (see [`quick_check`](SqliteBuilder::quick_check)).
+    ///
+    /// To make a table takes longer with each that there is: SQLite looks through the list of them.
     ///
     /// ```
     /// use persistent_map_core::PersistentMap;
@@ -349,9 +353,9 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
             )
             .await?;
             connection.make_durable(&database.path).await?;
-            let check = database.quick_check;
-            let (table, location) = (&self.table, &self.location);
-            read::load(&mut connection, table, location, check, record, rows).await?;
+            drop(connection);
+            read::load(&database, &self.table, &self.location, record, rows).await?;
+            let mut connection = database.connection().await?;
             database.check(&mut connection, || format!("reading {}", self.location))
         }
         .await;
@@ -381,9 +385,8 @@ impl<C: Codec> ByteStore for SqliteBackend<C> {
 
     async fn read_back(&self, rows: &mut dyn RowSink) -> Result<()> {
         let database = self.database()?;
+        read::back(&database, &self.table, &self.location, rows).await?;
         let mut connection = database.connection().await?;
-        let check = database.quick_check;
-        read::back(&mut connection, &self.table, &self.location, check, rows).await?;
         database.check(&mut connection, || format!("reading {}", self.location))
     }
 
@@ -504,7 +507,9 @@ impl<C: Codec> SqliteBuilder<C> {
 
     /// Lets other processes read the file with SQLite while it is open here. Off unless set.
     ///
-    /// They must only read. Commits are slower, because the file is locked and unlocked for each.
+    /// They must only read. Commits are slower, because the file is locked and unlocked for each. Opening is
+    /// [refused](PersistentError::Refused) if the program was built with SQLite before 3.51.3, because another crate holds it
+    /// back: that version can lose committed transactions of a file that two connections have open.
     pub fn shared_reads(mut self, shared: bool) -> Self {
         self.settings.shared_reads = shared;
         self
@@ -518,8 +523,8 @@ impl<C: Codec> SqliteBuilder<C> {
     }
 
     /// Whether to check the structure of a map's table when it is opened (`PRAGMA quick_check`). On unless set: about a
-    /// sixth of a second for a million entries. The checksum of each row is compared either way; this finds rows that
-    /// are missing or out of place.
+    /// sixth of a second for a million entries, in which the other maps of the file wait. The checksum of each row is
+    /// compared either way; this finds rows that are missing or out of place.
     pub fn quick_check(mut self, check: bool) -> Self {
         self.settings.quick_check = check;
         self

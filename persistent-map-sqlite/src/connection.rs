@@ -1,10 +1,10 @@
 //! The connection that all maps of a database share: how it is set, and what must be remembered about it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use persistent_map_core::{PersistentError, Result};
-use persistent_map_file::refused;
+use persistent_map_file::{refused, with_suffix};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, query, query_scalar, raw_sql};
 
@@ -14,9 +14,6 @@ use crate::settings::{Settings, Synchronous};
 
 /// How long SQLite waits for a lock that another process holds for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(400);
-
-/// The first version whose WAL does not lose committed transactions (<https://www.sqlite.org/releaselog/3_51_3.html>).
-const SQLITE_FLOOR: (u32, u32, u32) = (3, 51, 3);
 
 const MARK_IN_USE: &str = "UPDATE persistent_map_state SET in_use = 1, barrier = barrier + 1";
 /// The mark of a database that others may read: they may also merge its log and remove it, when they close it last.
@@ -34,8 +31,12 @@ pub(crate) struct Connection {
     pub(crate) in_transaction: bool,
     /// The failure that left the outcome of a commit unknown: nothing more may be written through this connection.
     pub(crate) broken: Option<PersistentError>,
+    /// The log, if it is merged from here.
+    pub(crate) log: Option<PathBuf>,
     synchronous: Synchronous,
     page_cache_kib: u64,
+    /// For a scan, and not as the settings say.
+    keeps_few_pages: bool,
     mark: &'static str,
     main_file: MainFile,
 }
@@ -67,8 +68,10 @@ impl Connection {
             sqlite,
             in_transaction: false,
             broken: None,
+            log: merges_its_log(settings).then(|| with_suffix(path, "-wal")),
             synchronous: settings.synchronous,
             page_cache_kib: page_cache_kib(settings),
+            keeps_few_pages: false,
             mark: if settings.shared_reads {
                 MARK_SHARED
             } else {
@@ -82,7 +85,7 @@ impl Connection {
         })
     }
 
-    /// Sets the pragmas, and asks whether they and the version are what durability needs.
+    /// Sets the pragmas, and asks whether they are what durability needs.
     pub(crate) async fn set_up(&mut self, path: &Path, settings: &Settings) -> Result<()> {
         raw_sql(AssertSqlSafe(pragmas(settings)))
             .execute(&mut self.sqlite)
@@ -94,7 +97,6 @@ impl Connection {
                     storage(opening(path), error)
                 }
             })?;
-        check_version(&mut self.sqlite, path).await?;
         check_pragmas(&mut self.sqlite, settings, path).await
     }
 
@@ -118,32 +120,40 @@ impl Connection {
         Ok(())
     }
 
-    /// For reading a whole table, which looks at each page once: no more of them are kept than that needs.
-    pub(crate) async fn keep_few_pages(&mut self) -> Result<(), sqlx::Error> {
-        self.set_page_cache(SCAN_CACHE_KIB).await?;
+    /// Reading a whole table looks at each page once, so that no more of them are kept than that needs.
+    pub(crate) async fn keep_few_pages(&mut self, few: bool) -> Result<(), sqlx::Error> {
+        if few == self.keeps_few_pages {
+            return Ok(());
+        }
+        let kib = if few {
+            SCAN_CACHE_KIB
+        } else {
+            self.page_cache_kib
+        };
+        // A negative size is in KiB, not in pages.
+        let pragma = AssertSqlSafe(format!("PRAGMA cache_size = -{kib}"));
+        raw_sql(pragma).execute(&mut self.sqlite).await?;
+        self.keeps_few_pages = few;
+        Ok(())
+    }
+
+    /// Lets go of the pages that SQLite has in memory.
+    pub(crate) async fn forget_pages(&mut self) -> Result<(), sqlx::Error> {
         query("PRAGMA shrink_memory")
             .execute(&mut self.sqlite)
             .await
             .map(drop)
     }
 
-    /// As the settings say.
-    pub(crate) async fn keep_pages(&mut self) -> Result<(), sqlx::Error> {
-        self.set_page_cache(self.page_cache_kib).await
-    }
-
-    async fn set_page_cache(&mut self, kib: u64) -> Result<(), sqlx::Error> {
-        // A negative size is in KiB, not in pages.
-        let pragma = AssertSqlSafe(format!("PRAGMA cache_size = -{kib}"));
-        raw_sql(pragma).execute(&mut self.sqlite).await.map(drop)
-    }
-
     /// Makes all commits durable, where they are not already.
-    pub(crate) async fn sync(&mut self) -> Result<(), sqlx::Error> {
-        match self.synchronous {
-            Synchronous::Full => Ok(()),
-            Synchronous::Normal => self.commit_and_sync(BARRIER).await,
+    pub(crate) async fn sync(&mut self, doing: impl Fn() -> String) -> Result<()> {
+        if self.synchronous == Synchronous::Full {
+            return Ok(());
         }
+        self.check_writing()?;
+        let synced = self.commit_and_sync(BARRIER).await;
+        // What a sync that failed has left on the disk, nobody can tell: the next one would answer success.
+        synced.map_err(|error| self.end_writing(storage(doing(), error)))
     }
 
     /// A commit that is durable when it returns, and with it all before it: they are in the same log. (A checkpoint would
@@ -211,9 +221,10 @@ impl Connection {
         marked.map(drop).and(closed).and(log_stays)
     }
 
+    /// With a sync, because SQLite does not tell whether its own at closing went well.
     async fn mark_closed(&mut self) -> Result<(), sqlx::Error> {
         self.roll_back().await?;
-        query(MARK_CLOSED).execute(&mut self.sqlite).await.map(drop)
+        self.commit_and_sync(MARK_CLOSED).await
     }
 }
 
@@ -229,23 +240,32 @@ fn pragmas(settings: &Settings) -> String {
         "EXCLUSIVE"
     };
     let synchronous = synchronous_name(settings.synchronous);
-    let fullfsync = settings.synchronous == Synchronous::Full;
     let cache_kib = page_cache_kib(settings);
-    // - fullfsync is what "sync" takes to mean on macOS; it has no effect elsewhere.
+    let (merged_from, log_limit) = if merges_its_log(settings) {
+        (0, 0)
+    } else {
+        (1000, 64 << 20)
+    };
+    // - fullfsync is what "sync" takes to mean on macOS; it has no effect elsewhere. With NORMAL it concerns `flush` only.
     // - A negative cache size is in KiB, not in pages.
     // - With the size limit one huge commit does not leave a huge log for good.
     format!(
         "PRAGMA locking_mode = {locking_mode}; \
          PRAGMA journal_mode = WAL; \
          PRAGMA synchronous = {synchronous}; \
-         PRAGMA fullfsync = {fullfsync}; \
+         PRAGMA fullfsync = ON; \
          PRAGMA checkpoint_fullfsync = ON; \
          PRAGMA cache_size = -{cache_kib}; \
-         PRAGMA journal_size_limit = {}; \
+         PRAGMA wal_autocheckpoint = {merged_from}; \
+         PRAGMA journal_size_limit = {log_limit}; \
          PRAGMA cell_size_check = ON; \
-         PRAGMA trusted_schema = OFF;",
-        64 << 20
+         PRAGMA trusted_schema = OFF;"
     )
+}
+
+/// See `log.rs`.
+fn merges_its_log(settings: &Settings) -> bool {
+    settings.synchronous == Synchronous::Normal && settings.path != Path::new(IN_MEMORY)
 }
 
 fn page_cache_kib(settings: &Settings) -> u64 {
@@ -257,36 +277,6 @@ fn synchronous_name(level: Synchronous) -> &'static str {
         Synchronous::Full => "FULL",
         Synchronous::Normal => "NORMAL",
     }
-}
-
-async fn check_version(sqlite: &mut SqliteConnection, path: &Path) -> Result<()> {
-    let version: String = query_scalar("SELECT sqlite_version()")
-        .fetch_one(sqlite)
-        .await
-        .map_err(|error| storage(opening(path), error))?;
-    if parse_version(&version) >= Some(SQLITE_FLOOR) {
-        return Ok(());
-    }
-    let (x, y, z) = SQLITE_FLOOR;
-    Err(refused(
-        path,
-        format!(
-            "this program was built with SQLite {version}, which can lose committed transactions"
-        ),
-        &format!(
-            "Build it with {x}.{y}.{z} or later: `cargo tree -i libsqlite3-sys` shows which crate holds it back"
-        ),
-        None,
-    ))
-}
-
-fn parse_version(version: &str) -> Option<(u32, u32, u32)> {
-    let mut parts = version.split('.').map(str::parse);
-    Some((
-        parts.next()?.ok()?,
-        parts.next()?.ok()?,
-        parts.next()?.ok()?,
-    ))
 }
 
 /// SQLite answers a pragma that it does not follow with success, so ask what is in force.
@@ -313,6 +303,8 @@ async fn check_pragmas(
                 "exclusive"
             },
         ),
+        ("fullfsync", "1"),
+        ("checkpoint_fullfsync", "1"),
     ];
     for (pragma, wanted) in expected {
         if in_memory && pragma == "locking_mode" {
@@ -335,16 +327,4 @@ async fn check_pragmas(
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_version;
-
-    #[test]
-    fn versions_compare_by_number() {
-        assert!(parse_version("3.51.3") < parse_version("3.60.0"));
-        assert!(parse_version("3.9.0") < parse_version("3.51.3"));
-        assert_eq!(parse_version("x"), None);
-    }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::mem;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -18,6 +19,7 @@ use crate::file::{self, Owned, Target};
 use crate::names::Names;
 use crate::schema;
 use crate::settings::Settings;
+use crate::version;
 
 /// A database in the hands of its maps. The file is closed when the last one lets go.
 pub(crate) struct Database {
@@ -29,6 +31,8 @@ pub(crate) struct Database {
     connection: AsyncMutex<Option<Connection>>,
     /// Tables that a map has open, in lower case.
     claims: Mutex<HashSet<String>>,
+    /// How many tables are being read as a whole.
+    scans: AtomicUsize,
     /// The file; none if it is in memory.
     owned: Option<Owned>,
     names: Option<Names>,
@@ -37,6 +41,13 @@ pub(crate) struct Database {
 impl Database {
     pub(crate) async fn open(settings: Settings) -> Result<Self> {
         tokio::runtime::Handle::try_current().map_err(|_| PersistentError::NoRuntime)?;
+        let version = version::running().await?;
+        Self::open_with(settings, &version).await
+    }
+
+    /// As with this version of SQLite.
+    async fn open_with(settings: Settings, version: &str) -> Result<Self> {
+        version::check(version, &settings)?;
         let path = settings.path.clone();
         // Not tokio's pool: whoever waits for the database may fill it.
         let prepare = move || file::prepare(&path);
@@ -73,6 +84,7 @@ impl Database {
             accept_other_types: settings.accept_other_types,
             connection: AsyncMutex::new(Some(connection)),
             claims: Mutex::default(),
+            scans: AtomicUsize::new(0),
             owned,
             names: None,
             path,
@@ -101,7 +113,16 @@ impl Database {
         let mut connection =
             MutexGuard::try_map(guard, Option::as_mut).map_err(|_| PersistentError::Closed)?;
         connection.end_abandoned_transaction(&self.path).await?;
+        let few = self.scans.load(Ordering::Relaxed) > 0;
+        let kept = connection.keep_few_pages(few).await;
+        kept.map_err(|error| storage("setting the size of the page cache", error))?;
         Ok(connection)
+    }
+
+    /// From now until it is dropped, a table is read as a whole. The connection is free between its rows.
+    pub(crate) fn scan(&self) -> Scan<'_> {
+        self.scans.fetch_add(1, Ordering::Relaxed);
+        Scan(self)
     }
 
     /// Takes a table for one map. Waits a little for one that is just closing.
@@ -135,9 +156,7 @@ impl Database {
         let mut connection = self.connection().await?;
         let doing = || format!("flushing {}", self.path.display());
         self.check(&mut connection, doing)?;
-        let synced = connection.sync().await;
-        // What a sync that failed has left on the disk, nobody can tell.
-        synced.map_err(|error| storage(doing(), error).unknown())?;
+        connection.sync(doing).await?;
         self.check(&mut connection, doing)
     }
 
@@ -206,10 +225,45 @@ impl Database {
     }
 }
 
+/// A table is being read as a whole.
+pub(crate) struct Scan<'a>(&'a Database);
+
+impl Drop for Scan<'_> {
+    fn drop(&mut self) {
+        self.0.scans.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 pub(crate) type ConnectionGuard<'a> = MappedMutexGuard<'a, Connection>;
 
 impl Drop for Database {
     fn drop(&mut self) {
         self.close_on_a_thread();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_old_sqlite_is_refused_before_anything_is_made_or_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = Settings {
+            shared_reads: true,
+            ..Settings::new(dir.path().join("app.db"))
+        };
+        let refused = Database::open_with(shared.clone(), "3.51.2").await;
+        let error = refused.err().expect("an old version is refused");
+        assert!(error.to_string().contains("SQLite 3.51.2"), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+
+        let alone = Settings::new(shared.path.clone());
+        let alone = Database::open_with(alone, "3.51.2").await.unwrap();
+        Database::close(Arc::new(alone)).await.unwrap();
+        let shared = Database::open_with(shared, "3.51.3").await.unwrap();
+        Database::close(Arc::new(shared)).await.unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use persistent_map_core::{PersistentError, Result};
 use persistent_map_file::{
@@ -11,11 +11,15 @@ use persistent_map_file::{
 };
 
 use crate::import::{first_page, is_of_version_0_1};
+use crate::length;
 
 /// "PMAP", in the header of every file of ours.
 pub(crate) const APPLICATION_ID: u32 = 0x504d_4150;
 /// The layout of the tables. It changes when an older reader would misread them.
 pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// What the name of a database that is being made has at its end.
+pub(crate) const DRAFT: &str = ".persistent-map-creating";
 
 /// The name that SQLite gives a database without a file.
 pub(crate) const IN_MEMORY: &str = ":memory:";
@@ -61,6 +65,7 @@ pub(crate) fn prepare(path: &Path) -> Result<Target> {
         return Ok(Target::Memory);
     }
     let path = resolve(checked(path)?)?;
+    length::check(&path)?;
     is_regular_file(&path)?;
     let owned = Owned::new(LockFile::acquire(&path)?)?;
     forget_draft(&path).map_err(|error| {
@@ -85,8 +90,8 @@ pub(crate) fn prepare(path: &Path) -> Result<Target> {
 }
 
 /// Where a new database is made, before it gets its name.
-pub(crate) fn draft_of(path: &Path) -> std::path::PathBuf {
-    with_suffix(path, ".persistent-map-creating")
+pub(crate) fn draft_of(path: &Path) -> PathBuf {
+    with_suffix(path, DRAFT)
 }
 
 /// A crash between the two steps in which a new database gets its name leaves it two.
@@ -151,7 +156,7 @@ fn checked(path: &Path) -> Result<&Path> {
             None,
         ));
     }
-    if text.starts_with("file:") {
+    if text.starts_with("file:") || text.starts_with("sqlite:") {
         return Err(refused(
             path,
             "it looks like a URI",

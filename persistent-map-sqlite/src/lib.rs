@@ -34,11 +34,14 @@ mod database;
 mod failure;
 mod file;
 mod import;
+mod length;
+mod log;
 mod names;
 mod read;
 mod schema;
 mod settings;
 mod transaction;
+mod version;
 mod write;
 
 use persistent_map_core::{Bincode, PersistentMap};

@@ -10,6 +10,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, query_scalar};
 
 use crate::connection::Connection;
+use crate::database::Database;
 use crate::failure::{damaged, storage};
 use crate::schema::{LARGE_VALUE, ROWS_IN_CHUNK, Table};
 use crate::transaction::Statement;
@@ -18,19 +19,19 @@ use crate::write::{checksum, settle};
 /// Gives all rows to `rows`, and then moves those that are to be set aside and records the types that they were read as,
 /// with one commit.
 pub(crate) async fn load(
-    connection: &mut Connection,
+    database: &Database,
     table: &Table,
     location: &Location,
-    quick_check: bool,
     record: Option<Statement>,
     rows: &mut dyn RowSink,
 ) -> Result<()> {
-    let bad_keys = all(connection, table, location, quick_check, rows).await?;
+    let bad_keys = all(database, table, location, rows).await?;
     rows.finish()?;
+    let mut connection = database.connection().await?;
     for key in &bad_keys {
-        check_place(connection, table, location, key).await?;
+        check_place(&mut connection, table, location, key).await?;
     }
-    settle(connection, table, record, &bad_keys, location).await
+    settle(&mut connection, table, record, &bad_keys, location).await
 }
 
 /// A damaged key may be out of order. Then its row cannot be found by it, and would stay where it is.
@@ -56,57 +57,27 @@ async fn check_place(
 
 /// Gives all rows to `rows` as they are in the file, and changes nothing.
 pub(crate) async fn back(
-    connection: &mut Connection,
+    database: &Database,
     table: &Table,
     location: &Location,
-    quick_check: bool,
     rows: &mut dyn RowSink,
 ) -> Result<()> {
-    all(connection, table, location, quick_check, rows)
-        .await
-        .map(drop)
+    all(database, table, location, rows).await.map(drop)
 }
 
 /// Gives all rows to `rows`, in the order of their keys' bytes. Returns the keys of those that are to be set aside.
+///
+/// Other maps of the file may commit between two chunks. This table stays as it is: only its map writes to it, and that
+/// waits for the end of this.
 async fn all(
-    connection: &mut Connection,
+    database: &Database,
     table: &Table,
     location: &Location,
-    quick_check: bool,
     rows: &mut dyn RowSink,
 ) -> Result<Vec<Vec<u8>>> {
     let failed = |error| storage(format!("reading {location}"), error);
-    // Those that SQLite has in memory say nothing of the file.
-    connection.keep_few_pages().await.map_err(failed)?;
-    let read = scan(connection, table, location, quick_check, rows).await;
-    let kept = connection.keep_pages().await.map_err(failed);
-    read.and_then(|bad_keys| kept.map(|()| bad_keys))
-}
-
-async fn scan(
-    connection: &mut Connection,
-    table: &Table,
-    location: &Location,
-    quick_check: bool,
-    rows: &mut dyn RowSink,
-) -> Result<Vec<Vec<u8>>> {
-    let failed = |error| storage(format!("reading {location}"), error);
-    if quick_check {
-        let verdict: String = query_scalar(AssertSqlSafe(Arc::clone(&table.quick_check)))
-            .fetch_one(&mut connection.sqlite)
-            .await
-            .map_err(failed)?;
-        if verdict != "ok" {
-            // Its first line only names the database.
-            let finding = verdict.lines().last().unwrap_or_default();
-            return Err(damaged(location, format!("SQLite says: {finding}")));
-        }
-    }
-    let expected: i64 = query_scalar(AssertSqlSafe(Arc::clone(&table.count)))
-        .fetch_one(&mut connection.sqlite)
-        .await
-        .map_err(failed)?;
-    let expected = expected.unsigned_abs();
+    let _scan = database.scan();
+    let expected = count(database, table, location).await?;
     rows.expect(expected);
 
     let mut reader = Reader {
@@ -114,8 +85,11 @@ async fn scan(
         number: 0,
         bad_keys: Vec::new(),
     };
-    let sqlite = &mut connection.sqlite;
-    let mut chunk = rows_behind(sqlite, table, None).await.map_err(failed)?;
+    let mut connection = database.connection().await?;
+    let mut chunk = rows_behind(&mut connection.sqlite, table, None)
+        .await
+        .map_err(failed)?;
+    drop(connection);
     while let Some(bytes) = chunk {
         let cut_off = || {
             let number = reader.number;
@@ -127,8 +101,9 @@ async fn scan(
         let mut rest = bytes.as_slice();
         let last = PackedRow::split_from(&mut rest).ok_or_else(cut_off)?;
         let (next, rows, taken) = {
+            let mut connection = database.connection().await?;
             // SQLite has a thread of its own, and looks for the next rows while these are taken.
-            let mut next = pin!(rows_behind(sqlite, table, Some(last.key)));
+            let mut next = pin!(rows_behind(&mut connection.sqlite, table, Some(last.key)));
             let early = poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await;
             let rows = PackedRow::split(rest, last).ok_or_else(cut_off)?;
             let small = rows.iter().map_while(|row| Some((row, row.value?)));
@@ -147,8 +122,10 @@ async fn scan(
             if let Some(value) = row.value {
                 reader.take(row, value)?;
             } else {
-                let value = one_value(sqlite, table, row.key).await.map_err(failed)?;
-                reader.take(row, &value)?;
+                let mut connection = database.connection().await?;
+                let value = one_value(&mut connection.sqlite, table, row.key).await;
+                drop(connection);
+                reader.take(row, &value.map_err(failed)?)?;
             }
         }
         // Behind a damaged key there may be rows that have been read already, and so on without an end.
@@ -166,6 +143,30 @@ async fn scan(
         return Err(damaged(location, reason));
     }
     Ok(reader.bad_keys)
+}
+
+/// How many rows there are, after a look at the structure of the table if that is wanted.
+async fn count(database: &Database, table: &Table, location: &Location) -> Result<u64> {
+    let failed = |error| storage(format!("reading {location}"), error);
+    let mut connection = database.connection().await?;
+    // Those that SQLite has in memory say nothing of the file.
+    connection.forget_pages().await.map_err(failed)?;
+    if database.quick_check {
+        let verdict: String = query_scalar(AssertSqlSafe(Arc::clone(&table.quick_check)))
+            .fetch_one(&mut connection.sqlite)
+            .await
+            .map_err(failed)?;
+        if verdict != "ok" {
+            // Its first line only names the database.
+            let finding = verdict.lines().last().unwrap_or_default();
+            return Err(damaged(location, format!("SQLite says: {finding}")));
+        }
+    }
+    let rows: i64 = query_scalar(AssertSqlSafe(Arc::clone(&table.count)))
+        .fetch_one(&mut connection.sqlite)
+        .await
+        .map_err(failed)?;
+    Ok(rows.unsigned_abs())
 }
 
 /// The next rows, packed; `None` if there are no more.

@@ -58,7 +58,9 @@ pub enum Synchronous {
     /// At each commit: it survives a power cut.
     #[default]
     Full,
-    /// Now and then, and at `flush`: it survives the end of the process; a power cut may take the latest commits.
+    /// At `flush`, at `close`, and when the log is merged, every 4 MiB: it survives the end of the process; a power cut may
+    /// take the latest commits. A sync that fails is told by the write or the `flush` that asked for it, with an
+    /// [unknown](persistent_map_core::Outcome::Unknown) outcome, and ends writing to the file.
     Normal,
 }
 

@@ -145,6 +145,8 @@ async fn paths_that_are_not_file_names() {
     for (path, word) in [
         ("", "the path is empty"),
         ("file:app.db?mode=ro", "looks like a URI"),
+        ("sqlite:app.db", "looks like a URI"),
+        ("sqlite://app.db", "looks like a URI"),
         ("a\0b", "NUL"),
         ("/", "it is a directory"),
         ("missing/app.db", "Make the directory first"),

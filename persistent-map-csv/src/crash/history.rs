@@ -244,9 +244,8 @@ fn start(random: &mut Random) -> (Files, u32) {
 }
 
 fn wide() -> String {
-    let columns: String = (0..24)
-        .map(|number| format!(",column {number} is no field of the value"))
-        .collect();
+    let columns = (0..24).map(|number| format!(",column {number} is no field of the value"));
+    let columns = columns.collect::<Vec<_>>().concat();
     let row = |key: &str| format!("{key},1,,note of {key}{}\n", ",".repeat(24));
     format!(
         "key,number,text,note{columns}\n{}{}{}",

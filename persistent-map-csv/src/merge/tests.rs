@@ -234,9 +234,11 @@ fn in_time(test: impl FnOnce(&Held, &Path) + Send + 'static) {
         test(&theirs, &path);
         let _ = done.send(());
     });
-    if ended.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
-        panic!("not ended after {LIMIT:?}: {held:?}");
-    }
+    assert_ne!(
+        ended.recv_timeout(LIMIT),
+        Err(RecvTimeoutError::Timeout),
+        "not ended after {LIMIT:?}: {held:?}"
+    );
     if let Err(panic) = running.join() {
         resume_unwind(panic);
     }
