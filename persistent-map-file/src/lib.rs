@@ -1,10 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+mod advice;
 mod hold;
 mod import;
 mod lock;
 mod path;
 
+pub use advice::{cure, unusable};
 pub use hold::{Hold, blocking};
 pub use import::Import;
 pub use lock::{LockFile, PATIENCE, RETRY};

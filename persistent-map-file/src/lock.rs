@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use persistent_map_core::{PersistentError, Result};
 
+use crate::advice::unusable;
 use crate::path::{refused, regular, with_suffix};
 
 /// How long to wait for an owner who is just closing: what a backend waits that has a lock of another kind, to be like the
@@ -80,11 +81,11 @@ impl LockFile {
             .open(&path)
             .and_then(regular)
             .map_err(|error| {
-                refused(
+                unusable(
                     &path,
                     "the lock file cannot be opened",
                     "The directory must be writable, and nothing else may have this name",
-                    Some(error),
+                    error,
                 )
             })?;
         let deadline = Instant::now() + PATIENCE;
