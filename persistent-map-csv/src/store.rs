@@ -624,11 +624,11 @@ impl FoundJournal {
 }
 
 fn unusable(path: &Path, error: io::Error) -> PersistentError {
-    refused(
+    persistent_map_file::unusable(
         path,
         "it cannot be opened for reading and writing",
         "Check the permissions of the file and of its directory",
-        Some(error),
+        error,
     )
 }
 

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod advice;
 mod beside;
 mod hold;
 mod import;
@@ -9,6 +10,7 @@ mod owner;
 mod path;
 mod place;
 
+pub use advice::{cure, unusable};
 pub use beside::{create_anew, open_itself};
 pub use hold::{Hold, blocking};
 pub use import::Import;

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use persistent_map_core::{Owner, PersistentError, Result};
 
+use crate::advice::unusable;
 use crate::beside::{create_lock, has_name, open_itself};
 use crate::owner;
 use crate::path::{identity, refused, with_suffix};
@@ -225,11 +226,11 @@ fn cannot_open(path: &Path, error: io::Error) -> PersistentError {
             Some(error),
         );
     }
-    refused(
+    unusable(
         path,
         "the lock file cannot be opened",
         "The directory must be writable, and nothing else may have this name",
-        Some(error),
+        error,
     )
 }
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use persistent_map_core::{Cause, PersistentError, Result};
 
+use crate::advice::unusable;
+
 /// Absolute and without links, so that two ways to write a path meet at one lock. The file need not exist, its directory
 /// must.
 ///
@@ -56,7 +58,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
                     "Check the permissions of the directories on the way",
                 )
             };
-            refused(&absolute, reason, advice, Some(error))
+            unusable(&absolute, reason, advice, error)
         });
     }
     let (Some(directory), Some(name)) = (absolute.parent(), absolute.file_name()) else {
@@ -68,11 +70,11 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
         ));
     };
     let directory = fs::canonicalize(directory).map_err(|error| {
-        refused(
+        unusable(
             &absolute,
             "its directory cannot be used",
             "Make the directory first, or check its permissions",
-            Some(error),
+            error,
         )
     })?;
     Ok(directory.join(name))
@@ -129,11 +131,11 @@ pub fn is_regular_file(path: &Path) -> Result<bool> {
             Err(refused(path, reason, advice, None))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(refused(
+        Err(error) => Err(unusable(
             path,
             "it cannot be looked at",
             "Check the permissions of its directory",
-            Some(error),
+            error,
         )),
     }
 }

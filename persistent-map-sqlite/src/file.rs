@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use persistent_map_core::{PersistentError, Result};
 use persistent_map_file::{
     LockFile, OpenFile, check_place, create_anew, identity, is_regular_file, refused, resolve,
-    sync_directory_of, with_suffix,
+    sync_directory_of, unusable, with_suffix,
 };
 
 use crate::import::{first_page, is_of_version_0_1};
@@ -178,11 +178,11 @@ fn check_header(path: &Path, has_log: bool) -> Result<()> {
         .open(path)
         .and_then(|file| Ok((first_page(&file)?, file.metadata()?.len())))
         .map_err(|error| {
-            refused(
+            unusable(
                 path,
                 "it cannot be opened for reading and writing",
                 "Check the permissions of the file",
-                Some(error),
+                error,
             )
         })?;
     if header.is_empty() {

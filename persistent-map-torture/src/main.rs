@@ -34,6 +34,7 @@ mod steps;
 mod store;
 mod truth;
 mod vitals;
+mod waits;
 mod worker;
 
 // They need strace and loop mounts, which only Linux has.
@@ -82,6 +83,8 @@ enum Command {
     Model(model::Args),
     /// Mixed work for a long time: what the process takes of the machine must not grow
     Soak(soak::Args),
+    /// Readers that never pause, full pools, calls that were given up, lost runtimes: every call answers within a bound
+    Waits(waits::Args),
     /// Files that are damaged, crafted or foreign, opened in processes whose memory is measured
     Hostile(hostile::Args),
     /// The disk loses all that was not synced, at random moments (needs root)
@@ -105,6 +108,9 @@ enum Command {
     /// Opens damaged stores and says what came of it
     #[command(hide = true)]
     HostileChild(hostile::ChildArgs),
+    /// Plays a case of `waits`
+    #[command(hide = true)]
+    WaitsChild(waits::ChildArgs),
     /// Opens a store and says what is in it
     #[command(hide = true)]
     Dump(dump::Args),
@@ -118,6 +124,7 @@ fn main() -> ExitCode {
         Command::Linear(args) => linear::run(&args).map(Some),
         Command::Model(args) => model::run(&args).map(Some),
         Command::Soak(args) => soak::run(&args).map(Some),
+        Command::Waits(args) => waits::run(&args).map(Some),
         Command::Hostile(args) => hostile::run(&args).map(Some),
         #[cfg(target_os = "linux")]
         Command::Faults(args) => faults::run(&args).map(Some),
@@ -131,6 +138,7 @@ fn main() -> ExitCode {
         Command::Copier(args) => recode::copier(&args).map(|()| None),
         Command::Inspect(args) => recode::inspect_file(&args).map(|()| None),
         Command::HostileChild(args) => hostile::open_them(&args).map(|()| None),
+        Command::WaitsChild(args) => waits::child(&args).map(|()| None),
         Command::Dump(args) => dump::run(&args).map(|()| None),
     };
     match result {
