@@ -221,10 +221,9 @@ impl Connection {
         marked.map(drop).and(closed).and(log_stays)
     }
 
-    /// With a sync, because SQLite does not tell whether its own at closing went well.
     async fn mark_closed(&mut self) -> Result<(), sqlx::Error> {
         self.roll_back().await?;
-        self.commit_and_sync(MARK_CLOSED).await
+        query(MARK_CLOSED).execute(&mut self.sqlite).await.map(drop)
     }
 }
 
@@ -327,4 +326,49 @@ async fn check_pragmas(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a connection with these pragmas, to a file or in memory, is refused for.
+    async fn refusal(path: &str, changed: &'static str) -> Option<String> {
+        let settings = Settings::new(path.into());
+        let options = SqliteConnectOptions::new().in_memory(true);
+        let mut sqlite = options.connect().await.unwrap();
+        raw_sql(AssertSqlSafe(pragmas(&settings)))
+            .execute(&mut sqlite)
+            .await
+            .unwrap();
+        raw_sql(changed).execute(&mut sqlite).await.unwrap();
+        let checked = check_pragmas(&mut sqlite, &settings, Path::new(path)).await;
+        checked.err().map(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_pragma_that_is_not_in_force_is_refused() {
+        assert_eq!(refusal(IN_MEMORY, "").await, None);
+        for (path, changed, words) in [
+            ("app.db", "", "`journal_mode = memory` and not `wal`"),
+            (
+                IN_MEMORY,
+                "PRAGMA synchronous = NORMAL",
+                "`synchronous = 1` and not `2`",
+            ),
+            (
+                IN_MEMORY,
+                "PRAGMA fullfsync = OFF",
+                "`fullfsync = 0` and not `1`",
+            ),
+            (
+                IN_MEMORY,
+                "PRAGMA checkpoint_fullfsync = OFF",
+                "`checkpoint_fullfsync = 0` and",
+            ),
+        ] {
+            let refused = refusal(path, changed).await.expect("it is refused");
+            assert!(refused.contains(words), "{words}: {refused}");
+        }
+    }
 }

@@ -233,6 +233,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn few_pages_are_kept_as_long_as_a_table_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings::new(dir.path().join("app.db"));
+        let database = Database::open(settings).await.unwrap();
+        let size = async || {
+            let mut connection = database.connection().await.unwrap();
+            let size = sqlx::query_scalar::<_, i64>("PRAGMA cache_size");
+            size.fetch_one(&mut connection.sqlite).await.unwrap()
+        };
+        assert_eq!(size().await, -8192, "KiB");
+        let (one, other) = (database.scan(), database.scan());
+        assert_eq!(size().await, -256);
+        drop(one);
+        assert_eq!(size().await, -256);
+        drop(other);
+        assert_eq!(size().await, -8192);
+    }
+
+    #[tokio::test]
     async fn an_old_sqlite_is_refused_before_anything_is_made_or_changed() {
         let dir = tempfile::tempdir().unwrap();
         let shared = Settings {

@@ -60,6 +60,58 @@ mod tests {
 
     use super::*;
 
+    /// An error of SQLite with this code.
+    #[derive(Debug)]
+    struct Coded(i32);
+
+    impl std::fmt::Display for Coded {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "code {}", self.0)
+        }
+    }
+
+    impl Error for Coded {}
+
+    impl sqlx::error::DatabaseError for Coded {
+        fn message(&self) -> &'static str {
+            "failed"
+        }
+        fn code(&self) -> Option<std::borrow::Cow<'_, str>> {
+            Some(self.0.to_string().into())
+        }
+        fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
+            self
+        }
+        fn as_error_mut(&mut self) -> &mut (dyn Error + Send + Sync + 'static) {
+            self
+        }
+        fn into_error(self: Box<Self>) -> Box<dyn Error + Send + Sync + 'static> {
+            self
+        }
+        fn kind(&self) -> sqlx::error::ErrorKind {
+            sqlx::error::ErrorKind::Other
+        }
+    }
+
+    #[test]
+    fn what_the_file_system_says_of_a_commit_is_taken_for_a_failed_sync() {
+        const FSYNC: i32 = 1034;
+        const DIR_FSYNC: i32 = 1290;
+        const TRUNCATE: i32 = 1546;
+        const BUSY_SNAPSHOT: i32 = 517;
+        let of = |code| sqlx::Error::Database(Box::new(Coded(code)));
+        for code in [IOERR, FSYNC, DIR_FSYNC, TRUNCATE] {
+            assert!(!leaves_no_trace(&of(code)), "{code}");
+        }
+        assert!(!leaves_no_trace(&sqlx::Error::WorkerCrashed));
+        let before_the_commit_record = [IOERR_READ, IOERR_SHORT_READ, IOERR_WRITE, IOERR_NOMEM];
+        for code in before_the_commit_record.into_iter().chain([1, BUSY, FULL]) {
+            assert!(leaves_no_trace(&of(code)), "{code}");
+        }
+        assert!(is_busy(&of(BUSY)) && is_busy(&of(BUSY_SNAPSHOT)));
+        assert!(!is_busy(&of(FULL)) && !is_busy(&of(IOERR)));
+    }
+
     async fn failure(sql: &'static str) -> sqlx::Error {
         let mut sqlite = SqliteConnection::connect(":memory:").await.unwrap();
         raw_sql(sql).execute(&mut sqlite).await.unwrap_err()

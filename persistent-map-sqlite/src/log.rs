@@ -69,19 +69,54 @@ mod tests {
         let path = dir.path().join("app.db");
         let map = open(&path).await;
         let length = |name: &str| fs::metadata(dir.path().join(name)).unwrap().len();
-        let mut longest = 0;
+        let (mut longest, mut begun_anew, mut before) = (0, 0, 0);
         for n in 0..60 {
             map.insert(n, "x".repeat(256 << 10)).await.unwrap();
-            longest = longest.max(length("app.db-wal"));
+            let now = length("app.db-wal");
+            longest = longest.max(now);
+            begun_anew += u32::from(now < before);
+            before = now;
         }
         assert!(
             (LONG..LONG + (1 << 20)).contains(&longest),
             "the log had {longest} bytes"
         );
+        assert!(
+            (2..=4).contains(&begun_anew),
+            "begun anew {begun_anew} times"
+        );
         // 15 MiB were written, of which at most one log is not merged.
         assert!(length("app.db") > 10 << 20, "{}", length("app.db"));
         map.close().await.unwrap();
         assert_eq!(open(&path).await.len(), 60);
+    }
+
+    /// With FULL by SQLite, with NORMAL from here.
+    #[tokio::test]
+    async fn each_log_is_merged_by_one_of_the_two() {
+        let dir = tempfile::tempdir().unwrap();
+        for (synchronous, merged_from, limit) in [
+            (Synchronous::Full, 1000, 64 << 20),
+            (Synchronous::Normal, 0, 0),
+        ] {
+            let settings = Settings {
+                synchronous,
+                ..Settings::new(dir.path().join(format!("{merged_from}.db")))
+            };
+            let database = Database::open(settings).await.unwrap();
+            let mut connection = database.connection().await.unwrap();
+            assert_eq!(connection.log.is_some(), merged_from == 0);
+            for (pragma, wanted) in [
+                ("PRAGMA wal_autocheckpoint", merged_from),
+                ("PRAGMA journal_size_limit", limit),
+            ] {
+                let found: i64 = query_scalar(pragma)
+                    .fetch_one(&mut connection.sqlite)
+                    .await
+                    .unwrap();
+                assert_eq!(found, wanted, "{pragma} with {synchronous:?}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -160,9 +160,10 @@ mod tests {
         }
         assert_eq!(barriers(&mut connection).await, before);
         commit(&mut connection, &[WRITE, WRITE]).await.unwrap();
-        commit(&mut connection, &[WRITE]).await.unwrap();
-        assert_eq!(rows(&mut connection).await, 3);
         assert!(!connection.in_transaction);
+        commit(&mut connection, &[WRITE]).await.unwrap();
+        assert!(!connection.in_transaction);
+        assert_eq!(rows(&mut connection).await, 3);
     }
 
     #[tokio::test]
@@ -211,6 +212,38 @@ mod tests {
         close_and_open_again(database, &dir.path().join("app.db")).await;
     }
 
+    #[tokio::test]
+    async fn each_level_is_as_it_was_after_an_open() {
+        for (level, number_of_it) in [(Synchronous::Full, 2), (Synchronous::Normal, 1)] {
+            let (dir, database) = open(level).await;
+            let mut connection = database.connection().await.unwrap();
+            connection.make_durable(dir.path()).await.unwrap();
+            let found = number(&mut connection, "PRAGMA synchronous").await;
+            assert_eq!(found, number_of_it);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_is_dropped_half_way_is_done_or_gone() {
+        let (_dir, database) = open(Synchronous::Full).await;
+        let mut stored = 0;
+        for polls in 1..30 {
+            let mut connection = database.connection().await.unwrap();
+            let statements = [WRITE; 8];
+            let commit = commit(&mut connection, &statements);
+            persistent_map_testkit::drop_after_polls(commit, polls).await;
+            drop(connection);
+            let mut connection = database.connection().await.unwrap();
+            let now = rows(&mut connection).await;
+            assert!([stored, stored + 8].contains(&now), "{stored}, then {now}");
+            super::tests::commit(&mut connection, &[WRITE, WRITE])
+                .await
+                .unwrap();
+            stored = rows(&mut connection).await;
+            assert_eq!(stored, now + 2);
+        }
+    }
+
     /// A flush that fails sets the level back.
     #[tokio::test]
     async fn the_level_is_as_it_was_after_a_flush() {
@@ -243,6 +276,17 @@ mod tests {
         assert_eq!(rows(&mut connection).await, 0);
         commit(&mut connection, &[WRITE, WRITE]).await.unwrap();
         assert_eq!(rows(&mut connection).await, 2);
+    }
+
+    #[tokio::test]
+    async fn what_was_recovered_is_made_durable_once_and_not_for_each_map() {
+        let (dir, database) = open(Synchronous::Full).await;
+        let mut connection = database.connection().await.unwrap();
+        let before = barriers(&mut connection).await;
+        for _ in 0..3 {
+            connection.make_durable(dir.path()).await.unwrap();
+            assert_eq!(barriers(&mut connection).await, before + 1);
+        }
     }
 
     /// The log stays, because the mark "in use" could not be taken off.

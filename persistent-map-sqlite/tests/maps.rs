@@ -242,6 +242,26 @@ async fn other_processes_may_read_a_file_that_is_opened_for_shared_reads() {
 }
 
 #[tokio::test]
+async fn a_file_that_another_program_works_on_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.db");
+    let made = SqliteBackend::new(&path).await.unwrap();
+    persistent_map_core::ByteStore::close(&made).await.unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut other: SqliteConnection = options.connect().await.unwrap();
+    raw_sql("BEGIN EXCLUSIVE")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let error = SqliteBackend::new(&path).await.unwrap_err();
+    assert!(matches!(error, PersistentError::InUse { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("another SQLite connection"), "{text}");
+    other.close().await.unwrap();
+    SqliteBackend::new(&path).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_bundled_sqlite_does_not_lose_transactions() {
     let options = sqlx::sqlite::SqliteConnectOptions::new().in_memory(true);
     let mut connection: SqliteConnection = options.connect().await.unwrap();

@@ -54,7 +54,7 @@ async fn insert_meanwhile(
         decoded < ROWS,
         "all rows were read before three inserts were answered"
     );
-    let read = timeout(Duration::from_secs(60), reading).await;
+    let read = timeout(Duration::from_mins(1), reading).await;
     read.expect("reading ends").unwrap().unwrap()
 }
 
