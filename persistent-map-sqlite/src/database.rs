@@ -41,13 +41,17 @@ pub(crate) struct Database {
 impl Database {
     pub(crate) async fn open(settings: Settings) -> Result<Self> {
         tokio::runtime::Handle::try_current().map_err(|_| PersistentError::NoRuntime)?;
-        let version = version::running().await?;
-        Self::open_with(settings, &version).await
+        Self::open_with(settings, None).await
     }
 
-    /// As with this version of SQLite.
-    async fn open_with(settings: Settings, version: &str) -> Result<Self> {
-        version::check(version, &settings)?;
+    /// As with this version of SQLite; `None`: the one that the program has.
+    async fn open_with(settings: Settings, version: Option<&str>) -> Result<Self> {
+        if version::matters(&settings) {
+            match version {
+                Some(version) => version::check(version, &settings)?,
+                None => version::check(&version::running().await?, &settings)?,
+            }
+        }
         let path = settings.path.clone();
         // Not tokio's pool: whoever waits for the database may fill it.
         let prepare = move || file::prepare(&path);
@@ -274,15 +278,15 @@ mod tests {
             shared_reads: true,
             ..Settings::new(dir.path().join("app.db"))
         };
-        let refused = Database::open_with(shared.clone(), "3.51.2").await;
+        let refused = Database::open_with(shared.clone(), Some("3.51.2")).await;
         let error = refused.err().expect("an old version is refused");
         assert!(error.to_string().contains("SQLite 3.51.2"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 
         let alone = Settings::new(shared.path.clone());
-        let alone = Database::open_with(alone, "3.51.2").await.unwrap();
+        let alone = Database::open_with(alone, Some("3.51.2")).await.unwrap();
         Database::close(Arc::new(alone)).await.unwrap();
-        let shared = Database::open_with(shared, "3.51.3").await.unwrap();
+        let shared = Database::open_with(shared, Some("3.51.3")).await.unwrap();
         Database::close(Arc::new(shared)).await.unwrap();
     }
 }

@@ -34,11 +34,14 @@ pub(crate) async fn running() -> Result<String> {
         .map_err(|error| storage("asking SQLite for its version", error))
 }
 
-/// Refuses an old version for a file that other processes open as well. One connection that has the file to itself never
-/// meets the bug.
+/// Whether other processes may open the file as well. One connection that has the file to itself never meets the bug.
+pub(crate) fn matters(settings: &Settings) -> bool {
+    settings.shared_reads && settings.path != Path::new(IN_MEMORY)
+}
+
+/// Refuses an old version where it [`matters`].
 pub(crate) fn check(version: &str, settings: &Settings) -> Result<()> {
-    let is_shared = settings.shared_reads && settings.path != Path::new(IN_MEMORY);
-    if !is_shared || parse(version) >= Some(FLOOR) {
+    if !matters(settings) || parse(version) >= Some(FLOOR) {
         return Ok(());
     }
     let (x, y, z) = FLOOR;
