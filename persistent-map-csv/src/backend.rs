@@ -18,7 +18,7 @@ use crate::journal::{Change, Changes, Kind, length_of, pack, push_change, unpack
 use crate::load;
 use crate::settings::Settings;
 use crate::shape::{Shape, SharedShape, encode_key, unstorable};
-use crate::store::Store;
+use crate::store::{Store, check_name};
 
 /// The largest entry. Quotation marks may double it in the table, where a row is read as a whole.
 const MAX_ENTRY_BYTES: usize = 16 << 20;
@@ -119,7 +119,10 @@ impl CsvBackend {
         blocking("opening a table", move || {
             match kept.filter(|claim| claim.check().is_ok()) {
                 Some(claim) => Ok(claim),
-                None => disk.claim(&path).map(Arc::new),
+                None => {
+                    check_name(&*disk, &path)?;
+                    disk.claim(&path).map(Arc::new)
+                }
             }
         })
         .await

@@ -240,7 +240,6 @@ impl Store {
     }
 
     fn look(&mut self) -> Result<Found> {
-        self.check_name()?;
         let mut found = Found {
             path: self.path().to_path_buf(),
             reader: self.first_reader()?,
@@ -271,19 +270,6 @@ impl Store {
             );
         }
         Ok(found)
-    }
-
-    /// Whether the file system has room for the longest name beside the table. A merge would be too late to find out.
-    fn check_name(&self) -> Result<()> {
-        match self.disk.open(&aside(&self.journal_path())) {
-            Err(error) if error.kind() == ErrorKind::InvalidFilename => Err(refused(
-                self.path(),
-                "its name is too long: the files beside it, which a merge needs, have names that are longer by 27 bytes",
-                "Give it a shorter name, of at most 228 bytes on most file systems",
-                Some(error),
-            )),
-            _ => Ok(()),
-        }
     }
 
     fn first_reader(&self) -> Result<Option<TableReader>> {
@@ -630,6 +616,19 @@ fn unusable(path: &Path, error: io::Error) -> PersistentError {
         "Check the permissions of the file and of its directory",
         error,
     )
+}
+
+/// Whether the file system has room for the longest name beside the table. A merge would be too late to find out.
+pub(crate) fn check_name(disk: &dyn Disk, path: &Path) -> Result<()> {
+    match disk.open(&aside(&with_suffix(path, ".journal"))) {
+        Err(error) if error.kind() == ErrorKind::InvalidFilename => Err(refused(
+            path,
+            "its name is too long: the files beside it, which a merge needs, have names that are longer by 27 bytes",
+            "Give it a shorter name, of at most 228 bytes on most file systems",
+            Some(error),
+        )),
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn damaged(path: &Path, fault: Fault) -> PersistentError {

@@ -221,9 +221,10 @@ impl Connection {
         marked.map(drop).and(closed).and(log_stays)
     }
 
+    /// With a sync, because SQLite does not tell whether its own at closing went well.
     async fn mark_closed(&mut self) -> Result<(), sqlx::Error> {
         self.roll_back().await?;
-        query(MARK_CLOSED).execute(&mut self.sqlite).await.map(drop)
+        self.commit_and_sync(MARK_CLOSED).await
     }
 }
 

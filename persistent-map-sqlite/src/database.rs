@@ -207,7 +207,8 @@ impl Database {
                 target: "persistent_map", path = %self.path.display(),
                 "another program has taken over the files, so they are left open until the process ends"
             );
-            mem::forget(connection);
+            // With the lock: this process has the files open, and nobody may take them for free.
+            mem::forget((connection, owned));
             return None;
         }
         let (done, closed) = oneshot::channel();

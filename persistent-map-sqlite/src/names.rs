@@ -87,13 +87,14 @@ impl Names {
         if is_gone && matches!(log, Ok(Some(_))) {
             return true;
         }
-        let written = match named(&self.database) {
+        let is_written = match named(&self.database) {
             Ok(Some(database)) if identity(&database) == self.of_database => {
-                database.modified().ok()
+                database.modified().ok() != *self.written()
             }
             _ => return false,
         };
-        (is_gone || self.is_indexed()) && written != *self.written()
+        // Whoever has it open may have committed to the log alone.
+        self.is_indexed() || is_gone && is_written
     }
 
     fn is_indexed(&self) -> bool {
