@@ -229,6 +229,8 @@ impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
 
     async fn load(&self, sink: &mut dyn LoadSink<K, V>) -> Result<()> {
         self.settings.check(&self.path)?;
+        // The thread of a load that was given up half way may still be at work on the path that is kept.
+        let _ = self.hold.with("opening a table", |_| Ok(())).await;
         let claim = self.claim().await?;
         // Also for a load that is given up half way.
         *self.kept() = Some(Arc::clone(&claim));
@@ -321,5 +323,47 @@ impl fmt::Debug for CsvBackend {
             .field("path", &self.path)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::mpsc::channel;
+    use std::task::{Context, Waker};
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Two stores on one path would write the same draft.
+    #[tokio::test]
+    async fn a_load_waits_for_what_one_that_was_given_up_still_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("table.csv");
+        std::fs::write(&path, "key,value\na,1\n").unwrap();
+        let backend = CsvBackend::new(&path);
+
+        let claim = backend.claim().await.unwrap();
+        *backend.kept() = Some(Arc::clone(&claim));
+        let (disk, settings) = (Arc::clone(&backend.disk), backend.settings.clone());
+        let open = move || Store::at(disk, claim, settings);
+        drop(backend.hold.open("opening", open).await.unwrap());
+        let (go, gone) = channel::<()>();
+        {
+            let mut recovering = pin!(backend.hold.with("recovering", move |_| {
+                let _ = gone.recv();
+                Ok(())
+            }));
+            let context = &mut Context::from_waker(Waker::noop());
+            assert!(recovering.as_mut().poll(context).is_pending());
+        }
+
+        let mut load = StorageBackend::<String, u64>::load_all(&backend);
+        let early = timeout(Duration::from_millis(300), &mut load).await;
+        assert!(early.is_err(), "it goes on beside the other");
+        go.send(()).unwrap();
+        assert_eq!(load.await.unwrap()["a"], 1);
     }
 }

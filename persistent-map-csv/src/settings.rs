@@ -81,11 +81,13 @@ impl Settings {
                 sign,
                 "Give `separator` an ASCII sign, as `';'`",
             ),
-            (separator, Some(sign), _) if !is_sign(sign) || Some(sign) == separator => refused(
-                "sign of comments",
-                sign,
-                "Give `comments` an ASCII sign that is not the separator, as `'#'`",
-            ),
+            (separator, Some(sign), _) if !is_sign(sign) || sign == separator.unwrap_or(',') => {
+                refused(
+                    "sign of comments",
+                    sign,
+                    "Give `comments` an ASCII sign that is not the separator, as `'#'`",
+                )
+            }
             _ => Ok(()),
         }
     }

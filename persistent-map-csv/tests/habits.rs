@@ -212,11 +212,24 @@ async fn options_that_make_no_sense_are_refused() {
         table.backend().separator('"'),
         table.backend().comments('\n'),
         table.backend().separator(';').comments(';'),
+        table.backend().comments(','),
     ] {
         let error = PersistentMap::<String, u8, _>::new(backend)
             .await
             .unwrap_err();
         assert!(error.to_string().contains("cannot be its"), "{error}");
+    }
+}
+
+/// A row whose first cell is empty would be a comment.
+#[tokio::test]
+async fn what_begins_a_comment_separates_no_cells() {
+    for text in ["id;value\nA1;1\n;2\n", "sep=;\nid;value\nA1;1\n;2\n"] {
+        let table = Table::new(text);
+        let opened = PersistentMap::<String, u8, _>::new(table.backend().comments(';')).await;
+        let error = opened.unwrap_err().to_string();
+        assert!(error.contains("there is no column `id`"), "{error}");
+        assert!(!error.contains("title_lines"), "{error}");
     }
 }
 

@@ -13,8 +13,9 @@ use tokio::sync::oneshot;
 /// An open store and the thread that works on it, until `close`.
 ///
 /// The thread begins with [`open`](Self::open) and does one call after the other, in the order in which they are made. A call
-/// is handed to it when its future is polled first, and one that is dropped after that takes nothing back. The thread ends when the store is
-/// closed, or when the `Hold` is dropped and all calls are done; then it drops the store. It needs no runtime of any kind.
+/// is handed to it when its future is polled first, and one that is dropped after that takes nothing back. The thread ends when
+/// the store is closed, or when the `Hold` is dropped and all calls are done; then it drops the store. It needs no runtime of
+/// any kind.
 ///
 /// ```
 /// use persistent_map_core::PersistentError;
@@ -127,8 +128,7 @@ impl<S> fmt::Debug for Hold<S> {
 
 /// Runs work that blocks on a thread of its own, once. It goes on to its end, also if nobody waits for it any more.
 ///
-/// For calls that are rare and belong to no store that is open; those are [`Hold::with`]. A thread costs some ten
-/// microseconds.
+/// For calls that are rare and belong to no store that is open; those are [`Hold::with`]. Each begins a thread.
 ///
 /// ```
 /// use persistent_map_file::blocking;

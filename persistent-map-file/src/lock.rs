@@ -68,7 +68,8 @@ pub struct LockFile {
     identity: (u64, u64),
     /// Who has made it. A process that was forked from this one has the descriptor, and not the lock.
     process: u32,
-    /// It says who has the lock. (A file of this name that says something else is locked, and left as it is.)
+    /// It says who has the lock. (A file of this name that says something else is locked, and left as it is; and on a full disk
+    /// it says nothing.)
     is_ours: bool,
     /// When the owner was written into it.
     written: Mutex<Option<SystemTime>>,
@@ -135,7 +136,7 @@ impl LockFile {
         &self.target
     }
 
-    /// Whether the lock still keeps others out. Costs one look at a name, about a microsecond.
+    /// Whether the lock still keeps others out. Costs one look at a name.
     ///
     /// What was committed before this answered `Ok` is what the next owner finds, whoever that is. So a store asks after each
     /// commit, before it acknowledges that; and before it changes what another owner would not notice.
@@ -247,17 +248,22 @@ fn foreign_owner_of(_: &Path) -> Option<String> {
     None
 }
 
-/// The name helps people; whether it can be written does not decide anything. Writes only over names like it.
-fn write_owner(file: &File) -> bool {
+/// Returns whether the file says now who has it. That helps people, and a lock without it, as on a full disk, is one all the
+/// same. Writes only over names like it.
+fn write_owner(mut file: &File) -> bool {
     let before = read(file);
     if !before.is_empty() && !before.starts_with(owner::BEGINNING) {
         return false;
     }
-    let mut file = file;
-    let _ = file.set_len(0);
-    let _ = file.rewind();
-    let _ = file.write_all(owner::introduction().as_bytes());
-    true
+    let written = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| file.write_all(owner::introduction().as_bytes()));
+    if written.is_err() {
+        // Half a name would be taken for somebody else's.
+        let _ = file.set_len(0);
+    }
+    written.is_ok()
 }
 
 /// On Windows a locked file cannot be read; then the owner has no name.

@@ -49,6 +49,8 @@ impl TableReader {
             separators = vec![separator];
             start += end;
         }
+        // Else a row with an empty first cell would be a comment.
+        separators.retain(|separator| Some(*separator) != dialect.comment);
         let mut missing = None;
         for _ in 0..=if settings.format.title_lines {
             TITLE_LINES
@@ -304,6 +306,9 @@ impl TableReader {
         let mut before: Vec<&[u8]> = Vec::new();
         for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n').take(1 + TITLE_LINES)) {
             for separator in SEPARATORS {
+                if Some(separator) == dialect.comment {
+                    continue;
+                }
                 dialect.delimiter = separator;
                 let names_key = |cell: &[u8]| {
                     std::str::from_utf8(cell).is_ok_and(|cell| cell.trim() == settings.key_column)
