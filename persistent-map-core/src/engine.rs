@@ -42,6 +42,11 @@ pub(crate) struct Follower<V> {
 /// So many calls wait for the saver in its line. More wait for a place there, and those that are given up take none.
 const PLACES: usize = 1024;
 
+/// To copy so many entries takes about as long as another call.
+const ENTRIES_A_CALL: usize = 64;
+/// After so many calls that do not wait, tokio lets other tasks go on.
+const CALLS_A_TURN: usize = 128;
+
 /// What a call may change.
 pub(crate) enum Scope<K> {
     Key(K),
@@ -97,10 +102,11 @@ where
         }
         match self {
             Engine::Resident(local) => {
-                consume_budget().await;
+                take_turns_for(writes.len()).await;
                 local.write_all(shared, writes)
             }
             Engine::Behind(local, saver) => {
+                take_turns_for(writes.len()).await;
                 let _place = saver.room(shared).await?;
                 let writes = prepare_all(shared, writes)?;
                 saver.tell(local.write_all(shared, writes))
@@ -155,6 +161,7 @@ where
         if let Err(refused) = shared.status.check_writable() {
             return yielding(Err(refused)).await;
         }
+        take_turns_for(shared.cache.len()).await;
         if atomic_batches {
             let remove_others = move |transaction: &mut Transaction<'_, K, V, S>| {
                 let mut removed = 0;
@@ -200,7 +207,7 @@ where
         }
         match self {
             Engine::Resident(local) => {
-                consume_budget().await;
+                take_turns_for(shared.cache.len()).await;
                 local.clear(shared)
             }
             Engine::Behind(..) => {
@@ -236,7 +243,7 @@ where
         let copy = || contain("`Clone` of a key or value", || shared.cache.all());
         match self {
             Engine::Resident(local) | Engine::Behind(local, _) => {
-                consume_budget().await;
+                take_turns_for(shared.cache.len()).await;
                 local.still(copy)
             }
             // By the writer on a poisoned map as well: it may still be showing what is stored.
@@ -438,6 +445,14 @@ impl<V> Clone for Follower<V> {
 async fn yielding<T>(answer: Result<T>) -> Result<T> {
     consume_budget().await;
     answer
+}
+
+/// Before work on all these entries in the caller's task. What takes as long as many calls counts as many: otherwise a task
+/// would go through a large map a hundred times before others go on, the one that saves among them.
+async fn take_turns_for(entries: usize) {
+    for _ in 0..=(entries / ENTRIES_A_CALL).min(CALLS_A_TURN) {
+        consume_budget().await;
+    }
 }
 
 /// Hands a call to the writer, if it may write.

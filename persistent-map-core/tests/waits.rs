@@ -243,3 +243,43 @@ async fn calls_that_never_wait_let_a_timer_fire() {
     calls_let_a_timer_fire(open(Disk::new().backend(), WriteMode::Through).await).await;
     calls_let_a_timer_fire(open(Disk::new().backend(), WriteMode::Behind(lazy())).await).await;
 }
+
+/// How many calls end in the time of two turns, of a task that makes this call again and again.
+async fn calls_in_two_turns<T>(mut call: impl AsyncFnMut() -> T) -> u32 {
+    let made = Cell::new(0);
+    let endless = async {
+        loop {
+            drop(call().await);
+            made.set(made.get() + 1);
+        }
+    };
+    let two_turns = async {
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+    };
+    tokio::select! {
+        biased;
+        () = endless => {}
+        () = two_turns => {}
+    }
+    made.get()
+}
+
+async fn one_call_on_many_entries_is_a_turn<B: StorageBackend<Name, u64>>(map: Map<B>) {
+    let many = || (0..10_000).map(|key| (Name(key), 1));
+    map.insert_many(many()).await.unwrap();
+    let snapshots = calls_in_two_turns(async || map.snapshot().await).await;
+    let inserts = calls_in_two_turns(async || map.insert_many(many()).await).await;
+    let retains = calls_in_two_turns(async || map.retain(|_, _| true).await).await;
+    let calls = [snapshots, inserts, retains];
+    assert!(calls.iter().all(|made| *made <= 4), "{calls:?}");
+}
+
+#[tokio::test]
+async fn calls_on_many_entries_use_up_a_turn_each() {
+    let _limit = limit();
+    one_call_on_many_entries_is_a_turn(open(InMemoryBackend::new(), WriteMode::Through).await)
+        .await;
+    let behind = WriteMode::Behind(lazy());
+    one_call_on_many_entries_is_a_turn(open(Disk::new().backend(), behind).await).await;
+}
