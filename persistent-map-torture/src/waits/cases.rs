@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::{JoinSet, unconstrained};
+use tokio::task::{JoinError, JoinSet, unconstrained};
 use tokio::time::{sleep, timeout};
 
 use super::store::Planted;
@@ -17,20 +17,22 @@ use crate::failure::Failure;
 use crate::record::Record;
 use crate::store::Map;
 
-const KEYS: u64 = 64;
+pub(super) const KEYS: u64 = 64;
 /// Large, so that a reader is nearly always inside.
 const LARGE: usize = 64 << 10;
-const SMALL: usize = 64;
+pub(super) const SMALL: usize = 64;
 const READERS: usize = 8;
 /// Reads that are watched as one: the watch itself must not hold readers apart.
 const READS: usize = 100;
+/// How long a reader stays inside. Of eight who do nothing else, one is always there, on any number of cores.
+const STAY: Duration = Duration::from_millis(1);
 const WRITES: u64 = 10;
 /// Tokio's own limit of blocking threads.
-const POOL: usize = 512;
+pub(super) const POOL: usize = 512;
 /// Calls of each kind that are given up.
 const ABANDONED: usize = 100;
 /// So many that a comparison with the store takes its time.
-const MANY: u64 = 10_000;
+pub(super) const MANY: u64 = 10_000;
 const TICK: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -59,6 +61,8 @@ pub(super) enum Case {
     SecondRuntime,
     /// Initialisers that ask for the key of each other
     Initialisers,
+    /// Closures of a map in which its other calls are waited for
+    Closures,
     /// A disk whose syncs take long
     SlowDisk,
     /// A process that is stopped and goes on
@@ -74,76 +78,76 @@ impl Case {
 }
 
 /// A child at work.
-struct Play<'a> {
-    args: &'a ChildArgs,
-    watch: Watch,
+pub(super) struct Play<'a> {
+    pub(super) args: &'a ChildArgs,
+    pub(super) watch: Watch,
 }
 
 pub(super) fn play(args: &ChildArgs) -> Result<(), Failure> {
     let play = Play {
         args,
-        watch: Watch::start(args.case.name()),
+        watch: Watch::start(args.case.name(), Duration::from_secs_f64(args.answer)),
     };
     match args.case {
         Case::Readers => play.beside_readers(|map| {
-            map.with(&key(0), Clone::clone);
+            map.with(&key(0), stay);
         }),
         Case::Nested => play.beside_readers(|map| {
-            map.with(&key(0), |_| map.get(&key(1)));
+            map.with(&key(0), |record| {
+                stay(record);
+                map.with(&key(1), Clone::clone)
+            });
         }),
         Case::Iterators => play.beside_readers(|map| {
             map.iter().for_each(drop);
         }),
-        Case::Snapshots => play.on(&threads(2, POOL)?, play.snapshots()),
-        Case::FullPool => play.on(&threads(2, POOL)?, play.full_pool(POOL + 88)),
-        Case::SmallPool => play.on(&threads(2, 1)?, play.full_pool(20)),
-        Case::Abandoned => play.on(&threads(2, POOL)?, play.abandoned()),
-        Case::Busy => play.on(&one_thread()?, play.busy()),
-        Case::Idle => play.on(&one_thread()?, play.idle()),
+        Case::Snapshots => threads(2, POOL)?.block_on(play.snapshots()),
+        Case::FullPool => threads(2, POOL)?.block_on(play.full_pool(POOL + 88)),
+        Case::SmallPool => threads(2, 1)?.block_on(play.full_pool(20)),
+        Case::Abandoned => threads(2, POOL)?.block_on(play.abandoned()),
+        Case::Busy => one_thread()?.block_on(play.busy()),
+        Case::Idle => one_thread()?.block_on(play.idle()),
         Case::DroppedRuntime => play.dropped_runtime(),
         Case::SecondRuntime => play.second_runtime(),
-        Case::Initialisers => play.on(&threads(2, POOL)?, play.initialisers()),
-        Case::SlowDisk | Case::Stopped => play.on(&threads(2, POOL)?, play.mixed_work()),
+        Case::Initialisers => threads(2, POOL)?.block_on(play.initialisers()),
+        Case::Closures => threads(2, POOL)?.block_on(play.closures()),
+        Case::SlowDisk | Case::Stopped => threads(2, POOL)?.block_on(play.mixed_work()),
     }?;
     let (longest, call) = play.watch.longest();
     println!("{} {call}", longest.as_micros());
     Ok(())
 }
 
-fn key(number: u64) -> String {
+fn stay(_: &Record) {
+    thread::sleep(STAY);
+}
+
+pub(super) fn key(number: u64) -> String {
     format!("key {number}")
 }
 
-fn record(number: u64, version: u64, bytes: usize) -> (String, Record) {
+pub(super) fn record(number: u64, version: u64, bytes: usize) -> (String, Record) {
     let key = key(number);
     let record = Record::new(&key, version, bytes);
     (key, record)
 }
 
-fn threads(workers: usize, pool: usize) -> Result<Runtime, Failure> {
+pub(super) fn threads(workers: usize, pool: usize) -> Result<Runtime, Failure> {
     let mut builder = Builder::new_multi_thread();
     let builder = builder.worker_threads(workers).max_blocking_threads(pool);
     Ok(builder.enable_time().build()?)
 }
 
-fn one_thread() -> Result<Runtime, Failure> {
+pub(super) fn one_thread() -> Result<Runtime, Failure> {
     Ok(Builder::new_current_thread().enable_time().build()?)
 }
 
 impl Play<'_> {
-    fn on(
-        &self,
-        runtime: &Runtime,
-        play: impl Future<Output = Result<(), Failure>>,
-    ) -> Result<(), Failure> {
-        runtime.block_on(play)
-    }
-
-    fn life(&self) -> Duration {
+    pub(super) fn life(&self) -> Duration {
         Duration::from_secs_f64(self.args.seconds)
     }
 
-    async fn open(&self) -> Result<Map, Failure> {
+    pub(super) async fn open(&self) -> Result<Map, Failure> {
         let (args, watch) = (self.args, &self.watch);
         let opened = args.backend.open(&args.dir, args.mode, args.planted);
         let map = watch.call("open", opened).await?;
@@ -152,7 +156,7 @@ impl Play<'_> {
         Ok(map)
     }
 
-    async fn insert(
+    pub(super) async fn insert(
         &self,
         map: &Map,
         number: u64,
@@ -164,7 +168,7 @@ impl Play<'_> {
         Ok(())
     }
 
-    async fn fill(&self, map: &Map, entries: u64, bytes: usize) -> Result<(), Failure> {
+    pub(super) async fn fill(&self, map: &Map, entries: u64, bytes: usize) -> Result<(), Failure> {
         let entries = (0..entries).map(|number| record(number, 0, bytes));
         let filled = map.insert_many(entries.collect::<Vec<_>>());
         self.watch.call("insert_many", filled).await?;
@@ -172,7 +176,7 @@ impl Play<'_> {
     }
 
     /// What each case ends with.
-    async fn close(&self, map: &Map) -> Result<(), Failure> {
+    pub(super) async fn close(&self, map: &Map) -> Result<(), Failure> {
         self.watch.call("flush", map.flush()).await?;
         self.watch.call("close", map.close()).await?;
         Ok(())
@@ -203,7 +207,11 @@ impl Play<'_> {
         runtime.block_on(self.close(&map))
     }
 
-    async fn write_for_a_while(&self, map: &Map) -> Result<(), Failure> {
+    pub(super) async fn write_for_a_while(&self, map: &Map) -> Result<(), Failure> {
+        let _all_together = self.watch.begin(
+            "all writes",
+            self.life() + Duration::from_secs_f64(self.args.answer),
+        );
         let end = Instant::now() + self.life();
         let mut version = 1;
         while Instant::now() < end || version <= WRITES {
@@ -310,92 +318,6 @@ impl Play<'_> {
         self.close(&map).await
     }
 
-    /// Errors are answers here: the map has lost what drives it.
-    fn dropped_runtime(&self) -> Result<(), Failure> {
-        let first = threads(2, POOL)?;
-        let map = first.block_on(async {
-            let map = self.open().await?;
-            self.fill(&map, MANY, SMALL).await?;
-            self.insert(&map, 0, 1, SMALL).await?;
-            Ok::<_, Failure>(map)
-        })?;
-        let writer = map.clone();
-        first.spawn(async move {
-            for version in 1.. {
-                let (key, record) = record(version % KEYS, version, SMALL);
-                if writer.insert(key, record).await.is_err() {
-                    break;
-                }
-            }
-        });
-        thread::sleep(Duration::from_millis(
-            fastrand::Rng::with_seed(self.args.seed).u64(..100),
-        ));
-        self.watch.blocking("dropping the runtime", || drop(first));
-        threads(2, POOL)?.block_on(async {
-            let (key, record) = record(0, 2, SMALL);
-            let _ = self
-                .watch
-                .call("insert, without its runtime", map.insert(key, record))
-                .await;
-            let _ = self
-                .watch
-                .call("snapshot, without its runtime", map.snapshot())
-                .await;
-            let _ = self
-                .watch
-                .call("verify, without its runtime", map.verify())
-                .await;
-            let _ = self
-                .watch
-                .call("flush, without its runtime", map.flush())
-                .await;
-            let _ = self
-                .watch
-                .call("close, without its runtime", map.close())
-                .await;
-            self.watch
-                .blocking("a read, without its runtime", || map.get(&self::key(0)));
-            let again = self.open().await?;
-            self.close(&again).await
-        })
-    }
-
-    fn second_runtime(&self) -> Result<(), Failure> {
-        let first = threads(1, 1)?;
-        let map = first.block_on(self.open())?;
-        let second = one_thread()?;
-        second.block_on(async {
-            self.fill(&map, KEYS, SMALL).await?;
-            self.write_for_a_while(&map).await?;
-            self.watch.call("verify", map.verify()).await?;
-            self.watch.call("snapshot", map.snapshot()).await?;
-            self.close(&map).await
-        })
-    }
-
-    /// Which of the two gets an error is left open; both must get something.
-    async fn initialisers(&self) -> Result<(), Failure> {
-        let map = self.open().await?;
-        let mut tasks = JoinSet::new();
-        for (one, other) in [(0, 1), (1, 0)] {
-            let (map, watch) = (map.clone(), self.watch.clone());
-            tasks.spawn(async move {
-                let inner = map.clone();
-                let made = map.get_or_insert_with(key(one), move || async move {
-                    sleep(Duration::from_millis(50)).await;
-                    let (key, value) = record(other, 0, SMALL);
-                    let _ = inner.get_or_insert_with(key, || async { value }).await;
-                    record(one, 0, SMALL).1
-                });
-                let _ = watch.call("get_or_insert_with", made).await;
-                Ok::<_, Failure>(())
-            });
-        }
-        all(tasks).await?;
-        self.close(&map).await
-    }
-
     async fn mixed_work(&self) -> Result<(), Failure> {
         let map = self.open().await?;
         self.fill(&map, KEYS, SMALL).await?;
@@ -419,7 +341,7 @@ impl Play<'_> {
     }
 }
 
-async fn all(mut tasks: JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
+pub(super) async fn all(mut tasks: JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
     while let Some(ended) = tasks.join_next().await {
         ended.map_err(task)??;
     }
@@ -427,6 +349,6 @@ async fn all(mut tasks: JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn task(error: tokio::task::JoinError) -> Failure {
+pub(super) fn task(error: JoinError) -> Failure {
     Failure::Trouble(format!("a task: {error}"))
 }

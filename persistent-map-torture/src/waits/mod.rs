@@ -5,6 +5,8 @@
 
 mod cases;
 mod late;
+mod reentry;
+mod runtimes;
 mod store;
 mod watch;
 
@@ -45,6 +47,9 @@ pub(crate) struct Args {
     /// How long a case goes on that has no end of its own
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// Within so many seconds each call must answer
+    #[arg(long, default_value_t = ANSWER.as_secs_f64())]
+    answer: f64,
     /// How often each case is tried
     #[arg(long, default_value_t = 1)]
     rounds: u64,
@@ -71,6 +76,8 @@ pub(crate) struct ChildArgs {
     mode: Mode,
     #[arg(long)]
     seconds: f64,
+    #[arg(long)]
+    answer: f64,
     #[arg(long)]
     seed: u64,
     #[arg(long)]
@@ -151,6 +158,7 @@ impl Args {
             self.mode.name(),
         ]);
         command.args(["--seconds", &self.seconds.to_string()]);
+        command.args(["--answer", &self.answer.to_string()]);
         command.args(["--seed", &seed.to_string()]);
         if let Some(planted) = self.planted {
             command.args(["--planted", &planted.name()]);
@@ -166,7 +174,7 @@ impl Args {
 
     /// By then a child has ended that can.
     fn limit(&self) -> Duration {
-        Duration::from_secs_f64(self.seconds) + 3 * ANSWER + GRACE
+        Duration::from_secs_f64(self.seconds + 3.0 * self.answer) + GRACE
     }
 }
 

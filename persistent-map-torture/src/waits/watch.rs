@@ -6,14 +6,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ANSWER;
 use super::late;
 
 const POLL: Duration = Duration::from_millis(50);
 
 /// All calls under way.
 #[derive(Clone)]
-pub(super) struct Watch(Arc<Mutex<State>>);
+pub(super) struct Watch {
+    state: Arc<Mutex<State>>,
+    /// Within this each call answers.
+    answer: Duration,
+}
 
 #[derive(Default)]
 struct State {
@@ -39,8 +42,9 @@ pub(super) struct Call<'a> {
 
 impl Watch {
     /// Starts the thread, which ends this process when a call is late.
-    pub(super) fn start(case: String) -> Self {
-        let watch = Watch(Arc::default());
+    pub(super) fn start(case: String, answer: Duration) -> Self {
+        let state = Arc::default();
+        let watch = Watch { state, answer };
         let watched = watch.clone();
         thread::spawn(move || {
             loop {
@@ -56,18 +60,19 @@ impl Watch {
         self.state().describe = Some(Box::new(describe));
     }
 
-    /// An asynchronous call, which answers within [`ANSWER`].
+    /// An asynchronous call, which answers in time.
     pub(super) async fn call<F: Future>(&self, call: &'static str, future: F) -> F::Output {
-        let _call = self.begin(call, ANSWER);
+        let _call = self.begin(call, self.answer);
         future.await
     }
 
-    /// A call that holds its thread, which answers within [`ANSWER`].
+    /// A call that holds its thread, which answers in time.
     pub(super) fn blocking<R>(&self, call: &'static str, work: impl FnOnce() -> R) -> R {
-        let _call = self.begin(call, ANSWER);
+        let _call = self.begin(call, self.answer);
         work()
     }
 
+    /// Calls that answer together within a bound of their own.
     pub(super) fn begin(&self, call: &'static str, bound: Duration) -> Call<'_> {
         let mut state = self.state();
         state.last += 1;
@@ -77,7 +82,7 @@ impl Watch {
         Call { watch: self, id }
     }
 
-    /// The longest wait so far, and the call that it was.
+    /// The longest wait for one call so far, and the call that it was.
     pub(super) fn longest(&self) -> (Duration, &'static str) {
         let state = self.state();
         (state.longest, state.longest_call)
@@ -109,7 +114,7 @@ impl Watch {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,7 +125,8 @@ impl Drop for Call<'_> {
             return;
         };
         let waited = ended.since.elapsed();
-        if waited > state.longest {
+        // Other bounds are those of many calls together.
+        if ended.bound == self.watch.answer && waited > state.longest {
             (state.longest, state.longest_call) = (waited, ended.call);
         }
     }
