@@ -82,7 +82,8 @@
 //! Edits between two runs are what a CSV file is for, and are taken without a question. What cannot be read is an error
 //! that names the line, the column and what to do, and leaves the file as it is: text that is not UTF-8, two rows with
 //! one key, a missing column, a row with another number of cells than the header, a quotation mark that is never closed, a cell that is
-//! no number. `OnCorrupt::Quarantine` moves rows that cannot be read to `NAME.csv.quarantine.csv`.
+//! no number. `OnCorrupt::Quarantine` moves rows that cannot be read to `NAME.csv.quarantine.csv`, and of rows with one key all
+//! but the first, or [the last](CsvBackend::keep_last_duplicate).
 //!
 //! What a reader of CSV cannot notice: a last line that lost its end without losing a cell. And what nobody can tell
 //! from an edit: a byte that the disk has flipped in a table without a journal. The journal has checksums, and so has a
@@ -123,6 +124,7 @@ mod checkpoint;
 #[cfg(test)]
 mod crash;
 mod disk;
+mod duplicates;
 mod format;
 mod import;
 mod journal;

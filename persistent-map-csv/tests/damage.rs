@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use persistent_map_core::{PersistentMap, Result};
+use persistent_map_core::{OnCorrupt, PersistentMap, Result};
 use persistent_map_csv::CsvBackend;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -179,6 +179,44 @@ async fn writes_are_not_made_to_a_table_of_other_columns() {
         assert!(error.contains("`key`, `number`, `text`"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), table);
         assert_eq!(fs::read(journal_of(&path)).unwrap(), killed.journal);
+    }
+}
+
+/// What the journal says of a key is what counts. The table must have one row of it all the same, or none could be merged.
+#[tokio::test]
+async fn rows_of_one_key_are_told_where_the_journal_replaces_them() {
+    let killed = Killed::new().await;
+    for last in [false, true] {
+        let (_dir, path) = killed.place();
+        let table = [&*killed.table, b"k1,7,other\n"].concat();
+        fs::write(&path, &table).unwrap();
+        let backend = || {
+            CsvBackend::new(&path)
+                .replay_onto_edited_table(true)
+                .keep_last_duplicate(last)
+        };
+        let error = PersistentMap::<String, Item, _>::new(backend()).await;
+        let error = error.unwrap_err().to_string();
+        let (told, other) = if last { (3, 5) } else { (5, 3) };
+        for words in [
+            format!("line {told} of"),
+            format!("the key is that of line {other}, too"),
+        ] {
+            assert!(error.contains(&words), "{error}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), table);
+        let (map, report) = PersistentMap::<String, Item, _>::builder(backend())
+            .on_corrupt(OnCorrupt::Quarantine)
+            .open_with_report()
+            .await
+            .unwrap();
+        let lines: Vec<u64> = report.quarantined.iter().map(|row| row.row).collect();
+        assert_eq!(
+            (map.iter().collect(), lines),
+            (killed.last().clone(), vec![told])
+        );
+        map.close().await.unwrap();
+        assert_eq!(open(&path).await.unwrap(), *killed.last());
     }
 }
 
