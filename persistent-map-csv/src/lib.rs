@@ -85,7 +85,12 @@
 //! no number. `OnCorrupt::Quarantine` moves rows that cannot be read to `NAME.csv.quarantine.csv`, and of rows with one key all
 //! but the first, or [the last](CsvBackend::keep_last_duplicate).
 //!
-//! What a reader of CSV cannot notice: a last line that lost its end without losing a cell. And what nobody can tell
+//! When a table is closed, its length and checksum are noted in the `.lock` file that stays beside it. A table that is
+//! shorter at the next open, and whose last line has no end, was cut (half a copy, a full disk): it is refused, because
+//! its last cell may be a part of what it was. Every other change is an edit, and is told by `OpenReport::edited`.
+//!
+//! Without that note (the `.lock` file is gone, or the map was not closed) a reader of CSV cannot notice a last line that lost
+//! its end without losing a cell. And what nobody can tell
 //! from an edit: a byte that the disk has flipped in a table without a journal. The journal has checksums, and so has a
 //! table that a journal belongs to.
 //!
@@ -121,6 +126,7 @@
 mod backend;
 mod cell;
 mod checkpoint;
+mod closed;
 #[cfg(test)]
 mod crash;
 mod disk;

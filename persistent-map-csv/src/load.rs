@@ -145,8 +145,15 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
             Some(reader) => Some(self.table(reader, &changes).await?),
             None => None,
         };
+        let print = table.as_ref().map(|table| table.print);
+        if found
+            .closed
+            .is_some_and(|closed| print != Some(closed.print))
+        {
+            self.sink.edited();
+        }
         if let Some(tables) = tables {
-            self.check_unedited(&tables, table.as_ref().map(|table| table.print))?;
+            self.check_unedited(&tables, print)?;
         }
         if let Some(shape) = &shape {
             self.check_key_column(shape)?;

@@ -403,7 +403,7 @@ async fn rows_of_one_key_are_set_aside_but_one() {
         (false, "b1", [4, 5, 7], "B,b2,,2,\nA,a2,,north,\nB,b3,,3,\n"),
         (true, "b3", [2, 4, 5], "B,b1,,1,\nB,b2,,2,\nA,a2,,north,\n"),
     ] {
-        let (_dir, path) = file(&format!("code,name,country,lat,people\n{ROWS}"));
+        let (_dir, path) = file(format!("code,name,country,lat,people\n{ROWS}"));
         let open = || {
             PersistentMap::<String, City, _>::builder(backend(&path).keep_last_duplicate(last))
                 .on_corrupt(OnCorrupt::Quarantine)
