@@ -469,6 +469,12 @@ pub trait LoadSink<K, V>: Send {
         let _ = rows;
     }
 
+    /// Takes the news that the store is not what it was when a map was last closed: somebody has edited it. A sink that stands
+    /// before another one must pass it on.
+    ///
+    /// Default: nobody wants to know.
+    fn edited(&mut self) {}
+
     /// Called once by [`StorageBackend::load`], after the last row and before any is set aside. A sink that stands before
     /// another one must pass it on.
     ///

@@ -44,6 +44,9 @@ pub struct OpenReport {
     /// Rows that hold nothing, not even a key, as spreadsheets leave them at the end of a table. They are no entries, and
     /// the store may leave them out when it writes the table.
     pub empty_rows: u64,
+    /// Whether the store is known to be another than what was closed last: somebody has edited, replaced or deleted it. Only
+    /// CSV knows, and not always: not after a crash, nor without the `.lock` file that stays beside the table.
+    pub edited: bool,
     /// How long loading took. Opening the file itself comes before that, in the backend.
     pub elapsed: Duration,
 }
@@ -63,6 +66,7 @@ pub(crate) struct Loader<K, V, S> {
     progress: Progress,
     quarantined: Vec<CorruptRow>,
     empty_rows: u64,
+    edited: bool,
 }
 
 impl<K, V, S> Loader<K, V, S>
@@ -82,6 +86,7 @@ where
             },
             quarantined: Vec::new(),
             empty_rows: 0,
+            edited: false,
         }
     }
 
@@ -92,6 +97,7 @@ where
             entries: self.progress.loaded,
             quarantined: self.quarantined,
             empty_rows: self.empty_rows,
+            edited: self.edited,
             elapsed,
         };
         (self.cache, report)
@@ -103,6 +109,7 @@ where
         self.cache.clear();
         self.quarantined.clear();
         self.empty_rows = 0;
+        self.edited = false;
         self.progress.loaded = 0;
         self.progress.total = None;
     }
@@ -168,6 +175,10 @@ where
 
     fn empty_rows(&mut self, rows: u64) {
         self.empty_rows += rows;
+    }
+
+    fn edited(&mut self) {
+        self.edited = true;
     }
 
     /// A map of other types, as a rule, and not ten thousand damaged rows.

@@ -28,6 +28,11 @@ const MAX_ENTRY_BYTES: usize = 16 << 20;
 /// Making one does nothing yet. The file is opened, locked and read when a map is opened on it; a second map for the
 /// same file, here or in another process, is then refused. A file that does not exist is made with the first write.
 ///
+/// Opening needs the memory of the entries, and little more: tables are read in pieces. `verify` also collects the keys, and
+/// the first checkpoint of a table that is not sorted by key collects keys and places. Measured on Linux with keys of ten
+/// digits as `String` and numbers as values: a million rows (20 MB) open in a process of 108 MB, which `verify` makes 212 MB;
+/// three million (60 MB) in 236 MB, and 447 MB. Sorted or not makes no difference there.
+///
 /// ```
 /// use persistent_map_core::PersistentMap;
 /// use persistent_map_csv::CsvBackend;

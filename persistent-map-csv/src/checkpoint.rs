@@ -113,9 +113,9 @@ pub(crate) fn write(
             }
             check_unedited(&mut source, path)?;
         } else {
-            let index = Index::of(&mut source.reader, path)?;
+            let index = Index::of(&mut source.reader, path, is_wanted)?;
             check_unedited(&mut source, path)?;
-            for place in index.rows.iter().filter(|place| is_wanted(place.offset)) {
+            for place in &index.rows {
                 let text = source.reader.text_at(place.offset, place.bytes)?;
                 let records = dialect
                     .records(&text[dialect.comments_before(&text)..])
@@ -139,7 +139,7 @@ pub(crate) fn write(
 }
 
 /// Where the rows of a table are, by key.
-pub(crate) struct Index {
+struct Index {
     rows: Vec<Place>,
 }
 
@@ -150,13 +150,13 @@ struct Place {
 }
 
 impl Index {
-    /// Reads all keys. Two rows with the same one are an error.
-    pub(crate) fn of(reader: &mut TableReader, path: &Path) -> Result<Self> {
+    /// Reads the keys of the rows that are wanted, by their places. Two rows with the same one are an error.
+    fn of(reader: &mut TableReader, path: &Path, is_wanted: impl Fn(u64) -> bool) -> Result<Self> {
         let mut rows = Vec::new();
         let mut lines = Vec::new();
         let shape = reader.head.shape.clone();
         while let Some(piece) = reader.next_piece()? {
-            for row in piece.rows {
+            for row in piece.rows.iter().filter(|row| is_wanted(row.offset)) {
                 lines.push((row.line, rows.len()));
                 rows.push(Place {
                     key: row.key(&shape).into(),

@@ -13,6 +13,8 @@ use persistent_map_file::{
     sync_directory_of,
 };
 
+use crate::closed::Closed;
+
 pub(crate) trait Disk: Send + Sync + 'static {
     /// The one name of the file at `path`, locked.
     fn claim(&self, path: &Path) -> Result<Claim>;
@@ -85,6 +87,18 @@ impl Claim {
     /// Whether it still keeps others out.
     pub(crate) fn check(&self) -> io::Result<()> {
         self.lock.as_ref().map_or(Ok(()), LockFile::check)
+    }
+
+    /// The table as it was closed, as far as that is known.
+    pub(crate) fn closed(&self) -> Option<Closed> {
+        Closed::from_note(&self.lock.as_ref()?.note()?)
+    }
+
+    /// Notes it for the next owner.
+    pub(crate) fn note_closed(&self, closed: Option<Closed>) {
+        if let Some(lock) = &self.lock {
+            lock.leave(closed.map(Closed::note).as_deref());
+        }
     }
 }
 

@@ -82,9 +82,15 @@
 //! Edits between two runs are what a CSV file is for, and are taken without a question. What cannot be read is an error
 //! that names the line, the column and what to do, and leaves the file as it is: text that is not UTF-8, two rows with
 //! one key, a missing column, a row with another number of cells than the header, a quotation mark that is never closed, a cell that is
-//! no number. `OnCorrupt::Quarantine` moves rows that cannot be read to `NAME.csv.quarantine.csv`.
+//! no number. `OnCorrupt::Quarantine` moves rows that cannot be read to `NAME.csv.quarantine.csv`, and of rows with one key all
+//! but the first, or [the last](CsvBackend::keep_last_duplicate).
 //!
-//! What a reader of CSV cannot notice: a last line that lost its end without losing a cell. And what nobody can tell
+//! When a table is closed, its length and checksum are noted in the `.lock` file that stays beside it. A table that is
+//! shorter at the next open, and whose last line has no end, was cut (half a copy, a full disk): it is refused, because
+//! its last cell may be a part of what it was. Every other change is an edit, and is told by `OpenReport::edited`.
+//!
+//! Without that note (the `.lock` file is gone, or the map was not closed) a reader of CSV cannot notice a last line that lost
+//! its end without losing a cell. And what nobody can tell
 //! from an edit: a byte that the disk has flipped in a table without a journal. The journal has checksums, and so has a
 //! table that a journal belongs to.
 //!
@@ -120,9 +126,11 @@
 mod backend;
 mod cell;
 mod checkpoint;
+mod closed;
 #[cfg(test)]
 mod crash;
 mod disk;
+mod duplicates;
 mod format;
 mod import;
 mod journal;

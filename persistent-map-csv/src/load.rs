@@ -1,19 +1,20 @@
 //! From a table and its journal to entries, each checked, each fault with its line.
 
 use std::any::type_name;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use persistent_map_core::{CorruptRow, Key, LoadSink, Location, PersistentError, Result, Value};
 use persistent_map_file::{Hold, refused};
 
 use crate::cell::{CellError, Style};
-use crate::checkpoint::{EDITED_ADVICE, Index};
+use crate::checkpoint::EDITED_ADVICE;
 use crate::disk::DiskFile;
+use crate::duplicates::{Duplicates, Position, Suspects};
 use crate::journal::{Change, Changes, Packed as _, unpack};
 use crate::settings::Settings;
 use crate::shape::{Shape, decode_key, encode_key, legible, listed, meant_by};
 use crate::store::{Found, FoundJournal, RESTORE, Store, Table};
-use crate::table::{Head, Print, Row, TableReader, fault, save_as_utf8};
+use crate::table::{Head, Piece, Print, Row, TableReader, fault, save_as_utf8};
 use crate::text::{unguarded, without_end};
 
 /// How many rows of a journal are fetched at once.
@@ -90,6 +91,8 @@ struct Loader<'a, K, V> {
     first_misfit: Option<CorruptRow>,
     last_key: Option<Box<[u8]>>,
     is_sorted: bool,
+    /// Which rows of one key go, once that was looked for.
+    duplicates: Option<Duplicates>,
     has_rows: bool,
     /// Rows that cannot be read: where they are, and their text.
     set_aside: HashSet<u64>,
@@ -120,6 +123,7 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
             first_misfit: None,
             last_key: None,
             is_sorted: true,
+            duplicates: None,
             has_rows: false,
             set_aside: HashSet::new(),
             texts: Vec::new(),
@@ -141,8 +145,15 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
             Some(reader) => Some(self.table(reader, &changes).await?),
             None => None,
         };
+        let print = table.as_ref().map(|table| table.print);
+        if found
+            .closed
+            .is_some_and(|closed| print != Some(closed.print))
+        {
+            self.sink.edited();
+        }
         if let Some(tables) = tables {
-            self.check_unedited(&tables, table.as_ref().map(|table| table.print))?;
+            self.check_unedited(&tables, print)?;
         }
         if let Some(shape) = &shape {
             self.check_key_column(shape)?;
@@ -164,14 +175,13 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
     async fn table(&mut self, mut reader: TableReader, changes: &Changes) -> Result<Table> {
         let head = reader.head.clone();
         self.header_line = head.line;
+        if self.settings.keep_last_duplicate && !changes.cleared {
+            self.duplicates = Some(self.find_duplicates(changes).await?);
+        }
+        // Keys of rows that the journal replaces.
+        let mut replaced = HashSet::new();
         loop {
-            let (back, piece) = self
-                .hold
-                .with("reading a table", move |_| {
-                    let piece = reader.next_piece()?;
-                    Ok((reader, piece))
-                })
-                .await?;
+            let (back, piece) = next_piece(self.hold, reader).await?;
             reader = back;
             let Some(piece) = piece else { break };
             self.has_rows |= !piece.rows.is_empty();
@@ -179,8 +189,17 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
                 let key = row.key(&head.shape);
                 self.is_sorted &= self.last_key.as_deref().is_none_or(|last| last < key);
                 self.last_key = Some(key.into());
-                if !changes.cleared && !changes.rows.contains_key(key) {
-                    self.row(&head, row, &piece.text[row.place.clone()]).await?;
+                if changes.cleared {
+                    continue;
+                }
+                let text = &piece.text[row.place.clone()];
+                let stays = self.duplicates.as_ref();
+                if let Some(line) = stays.and_then(|found| found.instead_of(row.offset)) {
+                    self.duplicate(&head, row, text, line)?;
+                } else if !changes.rows.contains_key(key) {
+                    self.row(&head, row, text, changes).await?;
+                } else if !replaced.insert(Box::<[u8]>::from(key)) {
+                    self.equal_key(&head, row, text, changes).await?;
                 }
             }
         }
@@ -199,9 +218,6 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
         if reader.empty_rows > 0 {
             self.sink.empty_rows(reader.empty_rows);
         }
-        if !self.is_sorted {
-            self.check_keys().await?;
-        }
         let head = std::mem::take(&mut reader.head);
         Ok(Table {
             print,
@@ -210,7 +226,7 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
         })
     }
 
-    async fn row(&mut self, head: &Head, row: &Row, text: &[u8]) -> Result<()> {
+    async fn row(&mut self, head: &Head, row: &Row, text: &[u8], changes: &Changes) -> Result<()> {
         let shape = &head.shape;
         match self.decode(head, row, text) {
             Ok((key, value)) => {
@@ -221,13 +237,7 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
                 if self.sink.entry_if_new(key, value)? {
                     return Ok(());
                 }
-                // Both lines are worth naming.
-                self.check_keys().await?;
-                let error = CellError::advised(
-                    "an earlier row has an equal key",
-                    "Remove one of the two rows, or change its key",
-                );
-                self.corrupt(shape, row, text, &error)
+                self.equal_key(head, row, text, changes).await
             }
             Err(CellError::MissingField(column)) => Err(self.missing_column(shape, column)),
             Err(CellError::TwoColumns(column)) => Err(self.two_columns(&column)),
@@ -266,21 +276,28 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
     }
 
     fn corrupt(&mut self, shape: &Shape, row: &Row, text: &[u8], error: &CellError) -> Result<()> {
-        let key = String::from_utf8_lossy(row.key(shape));
-        let reason = legible(&error.to_string());
         let advice = error.advice().unwrap_or(
             "Correct the line if it was edited; if the type has changed, upgrade the values with `Builder::migrate`",
         );
-        let mut report = CorruptRow::of_line(self.location.clone(), row.line, &key, reason)
-            .with_advice(format!("{}. The file was not changed", legible(advice)));
+        let mut report = self.report(shape, row, &error.to_string(), advice);
         if row.cells.len() == shape.columns.len() {
             report = report.intact();
         }
         self.sink.corrupt(report.clone())?;
         self.first_misfit.get_or_insert(report);
+        self.set_aside(row, text);
+        Ok(())
+    }
+
+    fn report(&self, shape: &Shape, row: &Row, reason: &str, advice: &str) -> CorruptRow {
+        let key = String::from_utf8_lossy(row.key(shape));
+        CorruptRow::of_line(self.location.clone(), row.line, &key, legible(reason))
+            .with_advice(format!("{}. The file was not changed", legible(advice)))
+    }
+
+    fn set_aside(&mut self, row: &Row, text: &[u8]) {
         self.set_aside.insert(row.offset);
         self.texts.push(text.to_vec());
-        Ok(())
     }
 
     /// Reads the rows that are in the journal.
@@ -476,15 +493,88 @@ impl<'a, K: Key, V: Value> Loader<'a, K, V> {
         }
     }
 
-    /// Looks for keys that are there twice, which rows in the order of their keys cannot be.
-    async fn check_keys(&mut self) -> Result<()> {
-        let path = self.path.clone();
-        self.hold
-            .with("checking the keys of a table", move |store| {
-                Index::of(&mut store.reader()?, &path).map(drop)
-            })
-            .await
+    /// A row whose key has come before. Which rows go is looked up once, for all of them.
+    async fn equal_key(
+        &mut self,
+        head: &Head,
+        row: &Row,
+        text: &[u8],
+        changes: &Changes,
+    ) -> Result<()> {
+        if self.duplicates.is_none() {
+            self.duplicates = Some(self.find_duplicates(changes).await?);
+        }
+        let found = self.duplicates.as_ref();
+        if let Some(line) = found.and_then(|found| found.instead_of(row.offset)) {
+            return self.duplicate(head, row, text, line);
+        }
+        // It is equal to one that is written in another way.
+        let error = CellError::advised("an earlier row has an equal key", ONE_ROW);
+        self.corrupt(&head.shape, row, text, &error)
     }
+
+    /// Reports a row whose key is that of the row on line `line`, which stays.
+    fn duplicate(&mut self, head: &Head, row: &Row, text: &[u8], line: u64) -> Result<()> {
+        let shape = &head.shape;
+        let reason = format!(
+            "column `{}`: the key is that of line {line}, too",
+            shape.columns[shape.key]
+        );
+        let report = self.report(shape, row, &reason, ONE_ROW);
+        self.sink.corrupt(report)?;
+        self.set_aside(row, text);
+        Ok(())
+    }
+
+    /// Looks for rows of one key, with another reader. Rows that cannot be read do not count.
+    async fn find_duplicates(&mut self, changes: &Changes) -> Result<Duplicates> {
+        let mut suspects = Suspects::default();
+        let mut reader = self.second_reader().await?;
+        let head = reader.head.clone();
+        while let (back, Some(piece)) = next_piece(self.hold, reader).await? {
+            reader = back;
+            for row in &piece.rows {
+                suspects.see(row.key(&head.shape));
+            }
+        }
+        suspects.end();
+        let mut rows: HashMap<Box<[u8]>, Vec<Position>> = HashMap::new();
+        reader = self.second_reader().await?;
+        while let (back, Some(piece)) = next_piece(self.hold, reader).await? {
+            reader = back;
+            for row in &piece.rows {
+                let key = row.key(&head.shape);
+                let text = &piece.text[row.place.clone()];
+                if suspects.has(key)
+                    && (changes.rows.contains_key(key) || self.decode(&head, row, text).is_ok())
+                {
+                    let Row { line, offset, .. } = *row;
+                    let position = Position { line, offset };
+                    rows.entry(key.into()).or_default().push(position);
+                }
+            }
+        }
+        let last_stays = self.settings.keep_last_duplicate;
+        Ok(Duplicates::among(rows.into_values(), last_stays))
+    }
+
+    async fn second_reader(&mut self) -> Result<TableReader> {
+        let open = |store: &mut Store| store.reader();
+        self.hold.with("reading a table", open).await
+    }
+}
+
+const ONE_ROW: &str = "Remove one of the two rows, or change its key; `.on_corrupt(OnCorrupt::Quarantine)` sets one aside";
+
+async fn next_piece(
+    hold: &Hold<Store>,
+    mut reader: TableReader,
+) -> Result<(TableReader, Option<Piece>)> {
+    hold.with("reading a table", move |_| {
+        let piece = reader.next_piece()?;
+        Ok((reader, piece))
+    })
+    .await
 }
 
 /// The cells of a row, as many as there are columns.

@@ -22,6 +22,7 @@ pub(crate) struct Settings {
     pub(crate) sync: bool,
     pub(crate) guard_formulas: bool,
     pub(crate) keep_extra_columns: bool,
+    pub(crate) keep_last_duplicate: bool,
     pub(crate) replay_onto_edited_table: bool,
     /// A journal may grow to the size of its table, and to this many bytes beside a small one, before the two are merged.
     pub(crate) merge_after: u64,
@@ -47,6 +48,7 @@ impl Default for Settings {
             sync: true,
             guard_formulas: false,
             keep_extra_columns: true,
+            keep_last_duplicate: false,
             replay_onto_edited_table: false,
             merge_after: 4 << 20,
             style: PLAIN.clone(),
@@ -218,6 +220,38 @@ impl CsvBackend {
     #[must_use]
     pub fn keep_extra_columns(mut self, keep: bool) -> Self {
         self.settings.keep_extra_columns = keep;
+        self
+    }
+
+    /// Of rows with one key, whether the last one stays; unless set, the first does. The others are set aside if the map is
+    /// opened with [`OnCorrupt::Quarantine`](persistent_map_core::OnCorrupt), and an error if it is not. Rows that cannot be
+    /// read do not count.
+    ///
+    /// The table is read three times then, and 64 bits for each key are kept while it is. Keys that are written differently
+    /// and equal all the same, by the type's `Eq`, are outside of this: the first of them stays.
+    ///
+    /// ```
+    /// # use persistent_map_core::{OnCorrupt, PersistentMap, Result};
+    /// # use persistent_map_csv::CsvBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("table.csv");
+    /// std::fs::write(&path, "key,value\nOslo,709000\nBergen,291000\nOslo,724000\n")?;
+    /// let table = CsvBackend::new(&path).keep_last_duplicate(true);
+    /// let (map, report) = PersistentMap::<String, u64, _>::builder(table)
+    ///     .on_corrupt(OnCorrupt::Quarantine)
+    ///     .open_with_report()
+    ///     .await?;
+    /// assert_eq!(map.get("Oslo"), Some(724_000));
+    /// assert_eq!(report.quarantined[0].row, 2); // the line
+    /// # map.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn keep_last_duplicate(mut self, keep: bool) -> Self {
+        self.settings.keep_last_duplicate = keep;
         self
     }
 

@@ -28,6 +28,7 @@ use persistent_map_core::{PersistentError, Result};
 use persistent_map_file::{refused, with_suffix};
 
 use crate::checkpoint::{self, Plan, Rest, Source, edited};
+use crate::closed::Closed;
 use crate::disk::{Claim, Disk, DiskFile};
 use crate::journal::{self, Changes, Failure, Fault, Frames, Journal, Kind, Packed, Replay, aside};
 use crate::merge::{Job, Merge, Merged, clear_up};
@@ -74,6 +75,8 @@ pub(crate) struct Found {
     pub(crate) path: PathBuf,
     pub(crate) reader: Option<TableReader>,
     pub(crate) journal: Option<FoundJournal>,
+    /// The table as it was closed, if nothing was begun since.
+    pub(crate) closed: Option<Closed>,
 }
 
 /// What a journal comes to, and its file, where the rows are.
@@ -120,6 +123,7 @@ impl Store {
     ) -> Result<()> {
         self.table = table;
         self.state = State::Ready;
+        self.claim.note_closed(None);
         self.schedule();
         let journal = self.journal_path();
         let mut unfinished = vec![aside(self.path()), aside(&journal)];
@@ -183,7 +187,15 @@ impl Store {
         if self.state != State::Ready {
             return Ok(());
         }
-        self.checkpoint()
+        self.checkpoint()?;
+        self.claim.note_closed(self.closed());
+        Ok(())
+    }
+
+    /// The table as it is left. None if it cannot be told.
+    fn closed(&self) -> Option<Closed> {
+        let mut file = self.disk.open(self.path()).ok()??;
+        Closed::of(self.table.as_ref()?.print, &mut *file).ok()
     }
 
     /// Makes these rows the table, in place of all there are, in one step: by the rename.
@@ -236,17 +248,27 @@ impl Store {
             path: self.path().to_path_buf(),
             reader,
             journal,
+            closed: None,
         })
     }
 
     fn look(&mut self) -> Result<Found> {
+        let path = self.journal_path();
+        let journal = self.open(&path)?;
+        // A journal knows its table itself.
+        let closed = self.claim.closed().filter(|_| journal.is_none());
+        if let Some(closed) = &closed
+            && let Some(mut file) = self.open(self.path())?
+        {
+            closed.check_not_cut(self.path(), &mut *file)?;
+        }
         let mut found = Found {
             path: self.path().to_path_buf(),
             reader: self.first_reader()?,
             journal: None,
+            closed,
         };
-        let path = self.journal_path();
-        let Some(file) = self.open(&path)? else {
+        let Some(file) = journal else {
             return Ok(found);
         };
         found.journal = FoundJournal::read(file, &path)?;

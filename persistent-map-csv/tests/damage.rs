@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use persistent_map_core::{PersistentMap, Result};
+use persistent_map_core::{OnCorrupt, PersistentMap, Result};
 use persistent_map_csv::CsvBackend;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -179,6 +179,123 @@ async fn writes_are_not_made_to_a_table_of_other_columns() {
         assert!(error.contains("`key`, `number`, `text`"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), table);
         assert_eq!(fs::read(journal_of(&path)).unwrap(), killed.journal);
+    }
+}
+
+/// A table whose last cell is a text without quotation marks, so that a part of it is one, too.
+fn plain_table() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.csv");
+    fs::write(&path, "key,number,text\nk1,1,some text\nk2,2,more text\n").unwrap();
+    (dir, path)
+}
+
+/// Half a copy, or a full disk: a shorter value in the last cell is no value that was ever stored.
+#[tokio::test]
+async fn a_closed_table_that_is_cut_is_refused_or_has_whole_rows() {
+    let (_dir, path) = plain_table();
+    let entries = open(&path).await.unwrap();
+    let table = fs::read(&path).unwrap();
+    for length in 0..table.len() {
+        fs::write(&path, &table[..length]).unwrap();
+        match open(&path).await {
+            Ok(found) => {
+                assert!(table[..length].ends_with(b"\n"), "length {length}");
+                assert!(found.iter().all(|(key, item)| entries[key] == *item));
+                // It was closed as it is now.
+                fs::write(&path, &table).unwrap();
+                open(&path).await.unwrap();
+            }
+            Err(error) => {
+                let error = error.to_string();
+                let words = [
+                    format!("had {} bytes, now it has {length}", table.len()),
+                    "Restore".to_string(),
+                ];
+                assert!(words.iter().all(|word| error.contains(word)), "{error}");
+                assert_eq!(fs::read(&path).unwrap(), table[..length]);
+            }
+        }
+    }
+    // Whole again, it opens; so does a cut one after the advice was followed.
+    fs::write(&path, &table).unwrap();
+    assert_eq!(open(&path).await.unwrap(), entries);
+    fs::write(&path, &table[..table.len() - 2]).unwrap();
+    open(&path).await.unwrap_err();
+    fs::write(&path, [&table[..table.len() - 2], b"\n"].concat()).unwrap();
+    open(&path).await.unwrap();
+}
+
+/// Nothing depends on the note, and edits are what a table is for.
+#[tokio::test]
+async fn a_table_that_was_edited_after_it_was_closed_is_told_as_that() {
+    let (_dir, path) = plain_table();
+    let opened = async || {
+        let builder = PersistentMap::<String, Item, _>::builder(CsvBackend::new(&path));
+        let (map, report) = builder.open_with_report().await.unwrap();
+        map.close().await.unwrap();
+        report.edited
+    };
+    assert!(!opened().await, "nobody has closed it");
+    assert!(!opened().await);
+    let table = fs::read_to_string(&path).unwrap();
+    for edited in [
+        table.replace("k1", "k9"),
+        table.clone() + "k9,9,\n",
+        table.split_inclusive('\n').take(2).collect(),
+        format!("{table}k9,9,no end"),
+        // Shorter, and what was closed before it had no end either.
+        table.trim_end().to_string(),
+    ] {
+        fs::write(&path, &edited).unwrap();
+        assert!(opened().await, "{edited}");
+        assert!(!opened().await, "{edited}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), edited);
+    }
+    fs::write(&path, &table).unwrap();
+    assert!(opened().await);
+    fs::remove_file(path.with_extension("csv.lock")).unwrap();
+    fs::write(&path, &table[..table.len() - 2]).unwrap();
+    assert!(!opened().await, "without the lock file nobody knows");
+    fs::remove_file(&path).unwrap();
+    assert!(opened().await);
+}
+
+/// What the journal says of a key is what counts. The table must have one row of it all the same, or none could be merged.
+#[tokio::test]
+async fn rows_of_one_key_are_told_where_the_journal_replaces_them() {
+    let killed = Killed::new().await;
+    for last in [false, true] {
+        let (_dir, path) = killed.place();
+        let table = [&*killed.table, b"k1,7,other\n"].concat();
+        fs::write(&path, &table).unwrap();
+        let backend = || {
+            CsvBackend::new(&path)
+                .replay_onto_edited_table(true)
+                .keep_last_duplicate(last)
+        };
+        let error = PersistentMap::<String, Item, _>::new(backend()).await;
+        let error = error.unwrap_err().to_string();
+        let (told, other) = if last { (3, 5) } else { (5, 3) };
+        for words in [
+            format!("line {told} of"),
+            format!("the key is that of line {other}, too"),
+        ] {
+            assert!(error.contains(&words), "{error}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), table);
+        let (map, report) = PersistentMap::<String, Item, _>::builder(backend())
+            .on_corrupt(OnCorrupt::Quarantine)
+            .open_with_report()
+            .await
+            .unwrap();
+        let lines: Vec<u64> = report.quarantined.iter().map(|row| row.row).collect();
+        assert_eq!(
+            (map.iter().collect(), lines),
+            (killed.last().clone(), vec![told])
+        );
+        map.close().await.unwrap();
+        assert_eq!(open(&path).await.unwrap(), *killed.last());
     }
 }
 

@@ -395,6 +395,43 @@ async fn rows_that_cannot_be_read_are_set_aside_on_demand() {
     assert_eq!(open(&path).await.unwrap().len(), 2);
 }
 
+/// The first stays, or the last; the others are kept, and told with their lines. Also beside a row that cannot be read.
+#[tokio::test]
+async fn rows_of_one_key_are_set_aside_but_one() {
+    const ROWS: &str = "B,b1,,1,\nA,a1,,1,\nB,b2,,2,\nA,a2,,north,\nC,c,,3,\nB,b3,,3,\n";
+    for (last, b, lines, aside) in [
+        (false, "b1", [4, 5, 7], "B,b2,,2,\nA,a2,,north,\nB,b3,,3,\n"),
+        (true, "b3", [2, 4, 5], "B,b1,,1,\nB,b2,,2,\nA,a2,,north,\n"),
+    ] {
+        let (_dir, path) = file(format!("code,name,country,lat,people\n{ROWS}"));
+        let open = || {
+            PersistentMap::<String, City, _>::builder(backend(&path).keep_last_duplicate(last))
+                .on_corrupt(OnCorrupt::Quarantine)
+                .open_with_report()
+        };
+        let (map, report) = open().await.unwrap();
+        let told: Vec<u64> = report.quarantined.iter().map(|row| row.row).collect();
+        assert_eq!(told, lines, "{last}");
+        let reason = format!("the key is that of line {}", if last { 7 } else { 2 });
+        let first = report.quarantined[0].to_string();
+        assert!(first.contains(&reason), "{first}");
+        assert_eq!((map.len(), map.get("A").unwrap().name.as_str()), (3, "a1"));
+        assert_eq!(map.get("B").unwrap().name, b);
+        map.verify().await.unwrap();
+        map.close().await.unwrap();
+        let number = if last { 3 } else { 1 };
+        assert_eq!(
+            text(&path),
+            format!("code,name,country,lat,people\nA,a1,,1,\nB,{b},,{number},\nC,c,,3,\n")
+        );
+        let set_aside = text(&path.with_file_name("cities.csv.quarantine.csv"));
+        assert_eq!(set_aside, format!("code,name,country,lat,people\n{aside}"));
+        let (map, report) = open().await.unwrap();
+        assert_eq!((map.len(), report.quarantined.len()), (3, 0));
+        map.close().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn one_owner() {
     let (_dir, path) = file("code,name,country,lat,people\nA,a,,1,\n");

@@ -12,7 +12,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -73,6 +73,8 @@ pub struct LockFile {
     is_ours: bool,
     /// When the owner was written into it.
     written: Mutex<Option<SystemTime>>,
+    /// What is left in it for the next owner.
+    note: Mutex<Option<String>>,
 }
 
 impl LockFile {
@@ -118,7 +120,8 @@ impl LockFile {
     }
 
     fn locked(target: &Path, path: PathBuf, file: File) -> Result<Self> {
-        let is_ours = write_owner(&file);
+        let before = read(&file);
+        let is_ours = write_owner(&file, &before);
         let metadata = file.metadata().map_err(|error| cannot_open(&path, error))?;
         Ok(LockFile {
             target: target.to_path_buf(),
@@ -128,12 +131,41 @@ impl LockFile {
             process: process::id(),
             is_ours,
             written: Mutex::new(metadata.modified().ok()),
+            note: Mutex::new(owner::note_in(&before).map(str::to_string)),
         })
     }
 
     /// The file that is locked.
     pub fn target(&self) -> &Path {
         &self.target
+    }
+
+    /// What the last owner has left in the lock file by [`leave`](Self::leave), or this one since. None if nothing was, if
+    /// the owner ended without giving up the lock, or if it could not be written: nothing may depend on it.
+    ///
+    /// ```
+    /// use persistent_map_file::LockFile;
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let target = dir.path().join("app.csv");
+    /// let lock = LockFile::acquire(&target)?;
+    /// lock.leave(Some("3 rows"));
+    /// drop(lock);
+    /// assert_eq!(LockFile::acquire(&target)?.note().as_deref(), Some("3 rows"));
+    /// # Ok::<(), persistent_map_core::PersistentError>(())
+    /// ```
+    pub fn note(&self) -> Option<String> {
+        self.lock_note().clone()
+    }
+
+    /// Leaves one line for the next owner, of at most 500 bytes, in place of what was left before. It is written when the
+    /// lock is given up, without a sync, and whether that succeeds is not told. For an example see [`note`](Self::note).
+    pub fn leave(&self, note: Option<&str>) {
+        *self.lock_note() = note.map(str::to_string);
+    }
+
+    fn lock_note(&self) -> MutexGuard<'_, Option<String>> {
+        self.note.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the lock still keeps others out. Costs one look at a name.
@@ -178,7 +210,8 @@ impl Drop for LockFile {
         }
         // An owner who has gone is named to nobody.
         if self.is_ours && self.check().is_ok() {
-            let _ = self.file.set_len(0);
+            let note = self.note().map(|note| owner::noted(&note));
+            let _ = write(&self.file, &note.unwrap_or_default());
         }
         // Closing it would not do: a process that was forked meanwhile has the same lock by a descriptor of its own.
         let _ = self.file.unlock();
@@ -249,21 +282,20 @@ fn foreign_owner_of(_: &Path) -> Option<String> {
 }
 
 /// Returns whether the file says now who has it. That helps people, and a lock without it, as on a full disk, is one all the
-/// same. Writes only over names like it.
-fn write_owner(mut file: &File) -> bool {
-    let before = read(file);
-    if !before.is_empty() && !before.starts_with(owner::BEGINNING) {
-        return false;
-    }
+/// same. Writes only over names like it, and notes.
+fn write_owner(file: &File, before: &str) -> bool {
+    let is_other =
+        !before.is_empty() && !before.starts_with(owner::BEGINNING) && !owner::is_note(before);
+    !is_other && write(file, &owner::introduction()).is_ok()
+}
+
+fn write(mut file: &File, text: &str) -> io::Result<()> {
     let written = file
         .set_len(0)
         .and_then(|()| file.rewind())
-        .and_then(|()| file.write_all(owner::introduction().as_bytes()));
-    if written.is_err() {
-        // Half a name would be taken for somebody else's.
-        let _ = file.set_len(0);
-    }
-    written.is_ok()
+        .and_then(|()| file.write_all(text.as_bytes()));
+    // Half a name would be taken for somebody else's.
+    written.inspect_err(|_| drop(file.set_len(0)))
 }
 
 /// On Windows a locked file cannot be read; then the owner has no name.
@@ -365,6 +397,30 @@ mod tests {
         assert!(told.contains("both have the file open"), "{told}");
     }
 
+    #[test]
+    fn a_note_stays_until_another_one_and_names_nobody() {
+        let (_dir, target) = target();
+        let acquire = || LockFile::acquire(&target).unwrap();
+        acquire().leave(Some("3 rows"));
+        for _ in 0..2 {
+            // As by a load that fails.
+            assert_eq!(acquire().note().as_deref(), Some("3 rows"));
+        }
+        let left = fs::read_to_string(lock_of(&target)).unwrap();
+        assert!(
+            !owner::named_by(&left).to_string().contains("3 rows"),
+            "{left}"
+        );
+        acquire().leave(None);
+        assert_eq!(acquire().note(), None);
+        assert_eq!(fs::read(lock_of(&target)).unwrap(), b"");
+
+        fs::write(lock_of(&target), "of another program").unwrap();
+        acquire().leave(Some("3 rows"));
+        let kept = fs::read_to_string(lock_of(&target)).unwrap();
+        assert_eq!(kept, "of another program");
+    }
+
     /// As a child has it that was forked and runs no other program.
     #[test]
     fn a_descriptor_that_a_child_has_inherited_does_not_keep_the_lock() {
@@ -385,6 +441,7 @@ mod tests {
             target: lock.target.clone(),
             path: lock.path.clone(),
             written: Mutex::default(),
+            note: Mutex::default(),
             ..lock
         };
         let told = forked.check().unwrap_err().to_string();

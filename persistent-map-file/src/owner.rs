@@ -15,6 +15,9 @@ use persistent_map_core::Owner;
 /// What every text of an owner begins with. Other texts are not written over.
 pub(crate) const BEGINNING: &str = "process ";
 
+/// What every note begins with that an owner has left.
+const NOTE: &str = "note: ";
+
 /// Longer than any of them.
 pub(crate) const LONGEST: u64 = 1024;
 
@@ -35,11 +38,25 @@ pub(crate) fn introduction() -> String {
     )
 }
 
+/// The text that leaves a note, and names nobody.
+pub(crate) fn noted(note: &str) -> String {
+    format!("{NOTE}{}\n", note.lines().next().unwrap_or_default())
+}
+
+/// Whether it is a note, or the beginning of one.
+pub(crate) fn is_note(text: &str) -> bool {
+    text.starts_with(NOTE)
+}
+
+pub(crate) fn note_in(text: &str) -> Option<&str> {
+    text.strip_prefix(NOTE)?.strip_suffix('\n')
+}
+
 /// Who has written this text, for an error.
 pub(crate) fn named_by(text: &str) -> Owner {
     let mut lines = text.lines();
     let person = lines.next().unwrap_or_default().trim();
-    if person.is_empty() {
+    if person.is_empty() || is_note(text) {
         return Owner::Other("somebody who has not left a name".to_string());
     }
     let marks = lines.next().unwrap_or_default();
