@@ -89,7 +89,7 @@ impl Round {
             kind,
             dir,
             home,
-            is_patient: rng.u8(..4) == 0,
+            is_patient: rng.u8(..8) == 0,
             unsynced: rng.bool(),
             rng,
             owners: Vec::new(),
@@ -142,6 +142,14 @@ impl Round {
         fs::copy(self.template.join(self.kind.file_name()), &place.path)?;
         place.before = (0..3).map(|number| format!("before-{number}")).collect();
         Ok(())
+    }
+
+    /// Makes the first store, for what needs a file: a table is made by its first merge.
+    pub(super) fn make(&mut self) -> Result<(), Failure> {
+        if self.places[0].path.exists() {
+            return Ok(());
+        }
+        self.fill(0)
     }
 
     fn command(&self, path: &Path, id: usize) -> Result<Command, Failure> {
@@ -239,7 +247,7 @@ impl Round {
         if self.is_patient {
             self.wait_for(owner, |line| matches!(line, Line::Acknowledged { .. }))?;
         } else {
-            self.pause(60);
+            self.pause(40);
         }
         self.pause(10);
         Ok(())
@@ -273,7 +281,9 @@ impl Round {
         let mut order: Vec<usize> = (0..self.owners.len()).collect();
         self.rng.shuffle(&mut order);
         for owner in order {
-            if self.rng.bool() {
+            // One that waits for an answer is mostly killed, because that would take half a second.
+            let is_waiting = !self.is_patient && owner > 0;
+            if self.rng.bool() || (is_waiting && self.rng.u8(..4) > 0) {
                 self.kill(owner)?;
                 continue;
             }

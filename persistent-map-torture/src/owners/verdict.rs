@@ -22,6 +22,7 @@ pub(super) struct Figures {
 struct Call<'a> {
     key: &'a str,
     attempted: u64,
+    answered: u64,
 }
 
 /// What one owner has said.
@@ -66,7 +67,7 @@ impl<'a> Account<'a> {
                 Line::Attempt { key, version, .. } => {
                     attempted.insert(key.as_str(), *version);
                 }
-                Line::Acknowledged { key, .. } => {
+                Line::Acknowledged { key, version } => {
                     let attempted = attempted.get(key.as_str()).copied().unwrap_or(0);
                     if failed.is_some_and(|failed| failed < attempted) {
                         return violation(format!(
@@ -74,7 +75,11 @@ impl<'a> Account<'a> {
                             account.told
                         ));
                     }
-                    account.acknowledged.push(Call { key, attempted });
+                    account.acknowledged.push(Call {
+                        key,
+                        attempted,
+                        answered: *version,
+                    });
                 }
                 Line::Failed { version, .. } => failed = failed.or(Some(*version)),
                 Line::Told(why) => account.told = account.told.or(Some(why)),
@@ -188,6 +193,15 @@ fn check_told(round: &Round, accounts: &[Account<'_>]) -> Result<(), Failure> {
             ));
         }
     }
+    if let Some(after) = round.expected.told_after {
+        let mut next = accounts[1..].iter();
+        let next = next.find(|next| next.since > Some(after) && next.told.is_some());
+        if let Some(told) = next.and_then(|next| next.told) {
+            return violation(format!(
+                "the next owner, who has lost nothing, is told: {told}"
+            ));
+        }
+    }
     let told = accounts.iter().find_map(|account| account.told);
     match told {
         Some(told) if round.expected.harmless => violation(format!(
@@ -238,7 +252,7 @@ fn check_found(
         let attempted = call.attempted;
         let with_log = round.expected.log_lost_at.is_some_and(|at| attempted < at);
         let between = round.expected.out_of_reach;
-        let out_of_reach = between.is_some_and(|(from, to)| (from..to).contains(&attempted));
+        let out_of_reach = between.is_some_and(|(from, to)| attempted < to && from < call.answered);
         if !with_log && !out_of_reach {
             return violation(format!(
                 "{who} does not find {}, which was acknowledged{}",
