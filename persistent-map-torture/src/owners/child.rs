@@ -54,6 +54,7 @@ impl Kind {
 }
 
 #[derive(clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct OwnerArgs {
     #[arg(long)]
     path: PathBuf,
@@ -175,7 +176,7 @@ struct Writer<B> {
     orders: PathBuf,
     path: PathBuf,
     owner: u64,
-    writer: u64,
+    number: u64,
     has_copied: bool,
     is_told: Arc<AtomicBool>,
     planted: Option<Planted>,
@@ -196,7 +197,7 @@ where
             orders: args.orders.clone(),
             path: args.path.clone(),
             owner: args.id,
-            writer,
+            number: writer,
             has_copied: false,
             is_told: Arc::clone(is_told),
             planted: args.planted,
@@ -207,7 +208,7 @@ where
         let mut left = CALLS_AFTER_IT;
         let mut number = 0;
         while !self.is_ordered("stop") {
-            if self.writer == 0 && !self.has_copied && self.is_ordered("copy") {
+            if self.number == 0 && !self.has_copied && self.is_ordered("copy") {
                 self.has_copied = true;
                 let copied = std::fs::copy(&self.path, self.orders.join("copy"));
                 say(&copied.map_or_else(
@@ -224,14 +225,14 @@ where
             }
             self.insert(number).await;
             number += 1;
-            if self.writer == 0 && number % BETWEEN_FLUSHES == 0 {
+            if self.number == 0 && number % BETWEEN_FLUSHES == 0 {
                 self.flush().await;
             }
         }
     }
 
     async fn insert(&self, number: u64) {
-        let key = format!("o{}-{}-{number}", self.owner, self.writer);
+        let key = format!("o{}-{}-{number}", self.owner, self.number);
         say(&Line::Attempt {
             key: key.clone(),
             version: now(),

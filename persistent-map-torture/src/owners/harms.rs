@@ -74,8 +74,8 @@ impl Harm {
                 "--mount",
                 "sh",
                 "-c",
-                "d=$(mktemp -d) && mount -t tmpfs t $d && mkdir $d/l $d/u $d/w $d/p && \
-                 mount -t overlay overlay -o lowerdir=$d/l,upperdir=$d/u,workdir=$d/w $d/p",
+                "mount -t tmpfs t /tmp && cd /tmp && mkdir l u w p && \
+                 mount -t overlay overlay -o lowerdir=l,upperdir=u,workdir=w p",
             ]),
             _ => None,
         }

@@ -190,10 +190,10 @@ impl Round {
             command.args(["--planted", &planted.name()]);
         }
         if let [program, words @ ..] = wrapper {
-            let mut wrapped = Command::new(program);
-            wrapped.args(words).arg(command.get_program());
-            wrapped.args(command.get_args());
-            command = wrapped;
+            let mut outer = Command::new(program);
+            outer.args(words).arg(command.get_program());
+            outer.args(command.get_args());
+            command = outer;
         }
         self.owners.push(Owner {
             place,
@@ -304,9 +304,9 @@ impl Round {
         }
         for (number, owner) in self.owners.iter().enumerate() {
             let Some(ended) = &owner.ended else { continue };
-            let mut text: String = ended.said.iter().map(|line| format!("{line}\n")).collect();
-            text += &ended.stderr;
-            fs::write(self.scratch(&format!("said-{number}")), text)?;
+            let mut said: Vec<String> = ended.said.iter().map(ToString::to_string).collect();
+            said.push(ended.stderr.clone());
+            fs::write(self.scratch(&format!("said-{number}")), said.join("\n"))?;
         }
         Ok(())
     }
