@@ -37,13 +37,15 @@ mod vitals;
 mod waits;
 mod worker;
 
-// They need strace and loop mounts, which only Linux has.
+// They need strace, loop mounts or namespaces, which only Linux has.
 #[cfg(target_os = "linux")]
 mod disk;
 #[cfg(target_os = "linux")]
 mod disk_full;
 #[cfg(target_os = "linux")]
 mod faults;
+#[cfg(target_os = "linux")]
+mod owners;
 #[cfg(target_os = "linux")]
 mod powercut;
 
@@ -90,6 +92,13 @@ enum Command {
     /// The disk loses all that was not synced, at random moments (needs root)
     #[cfg(target_os = "linux")]
     Powercut(powercut::Args),
+    /// Second starts while locks, journals, logs and directories are taken away, with links, mounts and containers
+    #[cfg(target_os = "linux")]
+    Owners(owners::Args),
+    /// Owns a store, and says what it is told
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    Owner(owners::OwnerArgs),
     /// Writes to a store and says what it does
     #[command(hide = true)]
     Worker(worker::Args),
@@ -132,6 +141,10 @@ fn main() -> ExitCode {
         Command::Diskfull(args) => disk_full::run(&args).map(Some),
         #[cfg(target_os = "linux")]
         Command::Powercut(args) => powercut::run(&args).map(Some),
+        #[cfg(target_os = "linux")]
+        Command::Owners(args) => owners::run(&args).map(Some),
+        #[cfg(target_os = "linux")]
+        Command::Owner(args) => owners::own(&args).map(|()| None),
         Command::Worker(args) => worker::run(&args).map(|()| None),
         Command::Behind(args) => behind::run(&args).map(|()| None),
         Command::Recoder(args) => recode::recoder(&args).map(|()| None),

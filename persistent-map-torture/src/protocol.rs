@@ -61,6 +61,12 @@ pub(crate) enum Line {
     Opening(String),
     /// What came of all that was opened, by the order of its own.
     Tally(Vec<u64>),
+    /// The child, a process of this id, owns the store since this time.
+    Since { stamp: u64, process: u64 },
+    /// What an error said to an owner.
+    Told(String),
+    /// The child has copied its own file, as other code of its process may.
+    Copied,
     /// The child has done all that it was started for.
     Done,
 }
@@ -155,6 +161,9 @@ impl fmt::Display for Line {
             Line::Broken(what) => write!(f, "X {}", what.replace('\n', " ")),
             Line::Opening(what) => write!(f, "L {what}"),
             Line::Tally(counts) => write_numbers(f, "T", counts),
+            Line::Since { stamp, process } => write!(f, "U {stamp} {process}"),
+            Line::Told(what) => write!(f, "Y {}", what.replace('\n', " ")),
+            Line::Copied => write!(f, "Z"),
             Line::Done => write!(f, "D"),
         }
     }
@@ -172,6 +181,9 @@ impl FromStr for Line {
         let unknown = || format!("not a line of ours: {text:?}");
         if let Some(what) = text.strip_prefix("X ") {
             return Ok(Line::Broken(what.to_string()));
+        }
+        if let Some(what) = text.strip_prefix("Y ") {
+            return Ok(Line::Told(what.to_string()));
         }
         if let Some(what) = text.strip_prefix("L ") {
             return Ok(Line::Opening(what.to_string()));
@@ -234,6 +246,11 @@ impl FromStr for Line {
                 key: key.to_string(),
                 version: number(version)?,
             },
+            ["U", stamp, process] => Line::Since {
+                stamp: number(stamp)?,
+                process: number(process)?,
+            },
+            ["Z"] => Line::Copied,
             ["D"] => Line::Done,
             _ => return Err(unknown()),
         })
