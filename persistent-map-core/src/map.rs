@@ -87,7 +87,7 @@ pub struct PersistentMap<K, V, B, S = RandomState> {
 }
 
 /// Reads of one entry: from memory, without waiting for anybody but a writer of the same part of it ([how
-/// long](PersistentMap::with#who-waits-for-whom)).
+/// long](PersistentMap::with)).
 impl<K, V, B, S> PersistentMap<K, V, B, S>
 where
     K: Key,

@@ -122,13 +122,11 @@ impl CsvBackend {
             self.kept().take(),
         );
         blocking("opening a table", move || {
-            match kept.filter(|claim| claim.check().is_ok()) {
-                Some(claim) => Ok(claim),
-                None => {
-                    check_name(&*disk, &path)?;
-                    disk.claim(&path).map(Arc::new)
-                }
+            if let Some(claim) = kept.filter(|claim| claim.check().is_ok()) {
+                return Ok(claim);
             }
+            check_name(&*disk, &path)?;
+            disk.claim(&path).map(Arc::new)
         })
         .await
     }

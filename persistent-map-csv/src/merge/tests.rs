@@ -334,7 +334,7 @@ fn commits_go_on_while_a_table_is_written() {
         }
         // How many commits went on beside the merge, and are in the journal, is up to the disk.
         let journal = fs::read(path.with_extension("csv.journal")).unwrap();
-        let (left, merged) = (rows_in(&journal), FLOOR as usize / 200);
+        let (left, merged) = (rows_in(&journal), usize::try_from(FLOOR).unwrap() / 200);
         assert!(
             left + merged <= count as usize,
             "of {count} rows, {merged} and more were merged, and {left} are in the journal still"
