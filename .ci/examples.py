@@ -14,9 +14,9 @@ import sys
 # Items, or all items of a module or type (`::*`), that need no example.
 REASONS = {
     "persistent_map_core::codec::shape::VERSION": "a number that codecs and stores pass on",
-    "persistent_map_testkit::behaviours::store::*": "run by `conformance!` and `check_all`, not by hand",
-    "persistent_map_testkit::behaviours::bytes::*": "run by `byte_conformance!` and `check_all_bytes`, not by hand",
-    "persistent_map_testkit::behaviours::map::*": "run by `conformance!` and `check_all`, not by hand",
+    "persistent_map_testkit::store::*": "run by `conformance!` and `check_all`, not by hand",
+    "persistent_map_testkit::bytes::*": "run by `byte_conformance!` and `check_all_bytes`, not by hand",
+    "persistent_map_testkit::map::*": "run by `conformance!` and `check_all`, not by hand",
 }
 
 

@@ -465,6 +465,14 @@ pub trait LoadSink<K, V>: Send {
     /// another one must pass it on.
     ///
     /// Default: nobody wants to know.
+    ///
+    /// ```
+    /// # use persistent_map_core::LoadSink;
+    /// fn tell_of_empty_lines<K, V>(text: &str, sink: &mut dyn LoadSink<K, V>) {
+    ///     let empty = text.lines().filter(|line| line.is_empty());
+    ///     sink.empty_rows(empty.count() as u64);
+    /// }
+    /// ```
     fn empty_rows(&mut self, rows: u64) {
         let _ = rows;
     }
@@ -473,6 +481,15 @@ pub trait LoadSink<K, V>: Send {
     /// before another one must pass it on.
     ///
     /// Default: nobody wants to know.
+    ///
+    /// ```
+    /// # use persistent_map_core::LoadSink;
+    /// fn compare<K, V>(closed_with: u32, checksum: u32, sink: &mut dyn LoadSink<K, V>) {
+    ///     if checksum != closed_with {
+    ///         sink.edited();
+    ///     }
+    /// }
+    /// ```
     fn edited(&mut self) {}
 
     /// Called once by [`StorageBackend::load`], after the last row and before any is set aside. A sink that stands before

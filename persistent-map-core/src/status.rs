@@ -81,6 +81,7 @@ impl Stats {
     /// # faults.fail_next(Fault::Refused);
     /// map.insert(1, 1).await.unwrap_err(); // the disk is full, say
     /// assert!(!map.stats().is_healthy());
+    /// assert_eq!(map.stats().phase, Phase::Open); // and it takes writes
     ///
     /// map.insert(1, 1).await?; // there is room again
     /// assert!(map.stats().is_healthy());

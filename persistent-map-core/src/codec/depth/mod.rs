@@ -92,7 +92,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Decode<T> {
     }
 }
 
-/// What to do about it: for the [`advice`](crate::PersistentError::Unstorable) of stores that have no codec.
+/// What to do about it: for the [`advice`](crate::PersistentError::Unstorable) of stores that have no codec. For an example see
+/// [`reason`].
 pub const ADVICE: &str = "Whatever reads it back needs stack for each level, and some threads have little. Store what is nested \
     as entries of their own that name each other, or as a list";
 
