@@ -7,7 +7,8 @@
 //!
 //! That is seen before it does harm. Whoever opens a database in WAL mode makes the `-shm` file first, and reads the log after
 //! that. An owner in exclusive mode has no such file. So as long as there is none after a commit, whoever comes next finds the
-//! commit in the log; and as soon as there is one, nothing is acknowledged any more.
+//! commit in the log; and as soon as there is one, nothing is acknowledged any more. One moment is out of reach: a program that
+//! closes removes its index first, and the log after that.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
