@@ -8,7 +8,7 @@ use crate::error::{PersistentError, Result};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
-/// What state a map is in. Part of its [`Stats`].
+/// What state a map is in. Part of its [`Stats`]. For an example see [`Stats::is_healthy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
