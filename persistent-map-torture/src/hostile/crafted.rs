@@ -45,6 +45,7 @@ pub(super) fn all() -> Vec<Crafted> {
     foreign(&mut cases);
     tables(&mut cases);
     wide_table(&mut cases);
+    rows_of_one_key(&mut cases);
     journals(&mut cases);
     cases.0
 }
@@ -267,15 +268,26 @@ fn tables(cases: &mut Cases) {
             "a quotation mark",
             format!("key,items\na,\"{}", "x".repeat(DEEP)),
         ),
-        (
-            "many rows",
-            format!("key,items\n{}", "a,[]\n".repeat(DEEP / 10)),
-        ),
         ("no line", "key,".repeat(DEEP / 4)),
         ("zeros", "key,items\na,\0".to_string()),
     ] {
         cases.file(name.to_string(), Backend::Csv, &[("", text.into_bytes())]);
     }
+}
+
+/// Of many rows of one key one is taken, if the others may be set aside.
+fn rows_of_one_key(cases: &mut Cases) {
+    const ROWS: usize = DEEP / 100;
+    cases.add("many rows of one key", |dir| async move {
+        let path = dir.join(Backend::Csv.file_name());
+        fs::write(&path, format!("key,items\n{}", "a,[]\n".repeat(ROWS)))?;
+        let open = async |on_corrupt| open_nested(Backend::Csv, &path, on_corrupt).await;
+        is_refused(&dir, async || open(OnCorrupt::Fail).await.map(drop)).await?;
+        match open(OnCorrupt::Quarantine).await? {
+            (1, aside) if aside == ROWS - 1 => Ok(()),
+            found => Err(Failure::Violation(format!("{found:?}"))),
+        }
+    });
 }
 
 /// Each of many columns is carried over to the table that is written in place of this one.
