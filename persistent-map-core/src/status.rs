@@ -68,8 +68,8 @@ impl Stats {
     /// Whether the map is open and the store did what it was asked last: what a `/healthz` should answer.
     ///
     /// It recovers by itself, with the next commit or [`flush`](crate::PersistentMap::flush) that goes well. A map that nobody
-    /// writes to asks its store nothing, so whoever takes an unhealthy program out of service lets the check `flush` before it
-    /// looks. A map that is poisoned or closed does not recover: it has to be opened again.
+    /// writes to asks its store nothing, so whoever takes an unhealthy program out of service lets the check write an entry
+    /// before it looks. A map that is poisoned or closed does not recover: it has to be opened again.
     ///
     /// ```
     /// # use persistent_map_core::*;
