@@ -204,15 +204,6 @@ fn check_size(bytes: usize, cells: &[u8]) -> Result<()> {
     Err(PersistentError::too_large(part, bytes, MAX_ENTRY_BYTES))
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "what closes a store answers how that went"
-)]
-fn give_up(store: Store) -> Result<()> {
-    drop(store);
-    Ok(())
-}
-
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
@@ -241,7 +232,7 @@ impl<K: Key, V: Value> StorageBackend<K, V> for CsvBackend {
         match &loaded {
             Ok(()) => drop(self.kept().take()),
             // What came before is what matters.
-            Err(_) => drop(self.hold.close("giving up a table", give_up).await),
+            Err(_) => drop(self.hold.close("giving up a table", |_| Ok(())).await),
         }
         loaded
     }
